@@ -1,0 +1,146 @@
+"""What every rule script does around its library call: log, seeds, threads, errors, provenance."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from interptfm import __version__
+from interptfm.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA_VERSION = 1
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+log = logging.getLogger("interptfm")
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def run(snakemake: Any) -> Iterator[None]:
+    """Wrap the body of a rule script.
+
+    Logs to ``snakemake.log[0]`` and stderr, gives BLAS and torch ``snakemake.threads`` threads, and
+    turns an :class:`InputError` into one logged sentence and exit code 1; any other exception is
+    logged with its traceback and also exits with 1. Must enclose the heavy imports: the thread
+    variables are read by the libraries when they load.
+    """
+    _configure_logging(snakemake.log[0] if len(snakemake.log) else None)
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(snakemake.threads)
+    # cuBLAS needs this for run-to-run determinism; it has no effect on a CPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    started = time.monotonic()
+    try:
+        yield
+    except InputError as error:
+        log.error("%s: %s", snakemake.rule, error)
+        sys.exit(1)
+    except Exception:
+        log.exception("rule %s failed; this is a defect of interpTFM or of the machine", snakemake.rule)
+        sys.exit(1)
+    log.info("rule %s finished in %.1f s", snakemake.rule, time.monotonic() - started)
+
+
+def _configure_logging(path: str | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w"))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    log.handlers[:] = handlers
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def seed(base: int, *names: object) -> int:
+    """Return a 63-bit seed derived from the configured seed and the names of stage and wildcards."""
+    text = "\x1f".join([str(int(base)), *map(str, names)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(base: int, *names: object) -> np.random.Generator:
+    """Return a numpy generator of its own for (configured seed, stage, wildcards…)."""
+    import numpy as np
+
+    return np.random.default_rng(seed(base, *names))
+
+
+def device(name: str = "auto") -> str:
+    """Return the torch device to use: ``cuda`` where there is one (``auto``), else what was asked.
+
+    Raises
+    ------
+    InputError
+        If ``cuda`` is asked for and torch finds none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: found {name!r}, expected 'cpu' or 'auto', since torch sees no GPU here")
+    return name
+
+
+def progress(iterable: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield from ``iterable`` with a progress bar on a terminal and a log line a minute elsewhere."""
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)  # type: ignore[arg-type]
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(iterable, desc=label, total=total, leave=False)
+        return
+    last = time.monotonic()
+    for done, item in enumerate(iterable):
+        if time.monotonic() - last >= 60:
+            last = time.monotonic()
+            log.info("%s: %d of %s", label, done, total if total is not None else "?")
+        yield item
+
+
+def provenance(snakemake: Any, **sections: Any) -> dict[str, Any]:
+    """Return what an output must say of its origin: versions, rule, settings, seed, input digests.
+
+    ``sections`` are the configuration values that the rule used (usually its params). Neither time
+    nor absolute path is recorded, so that the same inputs give the same bytes anywhere; inputs are
+    named by their path inside the run (or by their file name outside of it).
+    """
+    from interptfm.store import digest
+
+    inputs = {}
+    for path in dict.fromkeys(str(p) for p in snakemake.input):
+        if not path.endswith(".py"):
+            inputs[_short_name(path)] = digest(path)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "package": f"interptfm {__version__}",
+        "rule": snakemake.rule,
+        "wildcards": dict(snakemake.wildcards.items()),
+        "settings": sections,
+        "inputs": inputs,
+    }
+
+
+def _short_name(path: str) -> str:
+    parts = Path(path).parts
+    if "results" in parts:
+        return "/".join(parts[len(parts) - parts[::-1].index("results") + 1 :])
+    return parts[-1]
