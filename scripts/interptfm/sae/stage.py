@@ -1,0 +1,140 @@
+"""The dictionary stage: from activation files to weights, training history and held-out metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interptfm import store
+from interptfm.errors import InputError
+from interptfm.sae import buffer, format, metrics, training
+from interptfm.sae.inference import JumpReLU
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+HELD_OUT = ("validation", "test")
+
+
+@dataclass
+class Result:
+    """A trained dictionary, its origin, its training history and its quality by held-out split."""
+
+    dictionary: JumpReLU
+    history: pd.DataFrame
+    metrics: dict[str, Any]
+
+
+def cell_splits(paths: Sequence[str | Path]) -> dict[str, np.ndarray]:
+    """Return by sample the split of every cell, read from ``cells/<sample>.h5ad`` (the file's stem)."""
+    splits = {}
+    for path in paths:
+        obs = store.read_h5ad(path).obs
+        if "split" not in obs:
+            raise InputError(f"{path}: found obs columns {', '.join(obs)}, expected 'split' among them")
+        splits[Path(path).stem] = obs["split"].to_numpy().astype(str)
+    return splits
+
+
+def run(
+    cells: Sequence[str | Path],
+    activations: Sequence[str | Path],
+    layer: int,
+    settings: dict[str, Any],
+    rng: np.random.Generator,
+    seed: int,
+    checkpoint_path: str | Path | None = None,
+    device: str = "cpu",
+    progress: Callable[[Iterable[int], str, int], Iterable[int]] | None = None,
+) -> Result:
+    """Train one dictionary on the training blocks of all samples and measure it on the held-out ones.
+
+    Parameters
+    ----------
+    cells
+        ``cells/<sample>.h5ad`` of every sample; only ``obs["split"]`` is used.
+    activations
+        ``activations/<sample>/<shard>.zarr.zip`` of every sample and shard.
+    layer
+        Layer to train on.
+    settings
+        See :func:`interptfm.sae.training.complete_settings`.
+    rng, seed
+        Order of the tokens, and initial weights.
+    checkpoint_path, device, progress
+        As for :func:`interptfm.sae.training.train`.
+
+    Raises
+    ------
+    InputError
+        For bad settings, files that do not belong together, or unusable activations.
+    """
+    settings = training.complete_settings(settings)
+    tokens, by_sample = settings["tokens"], cell_splits(cells)
+    splits = [buffer.token_splits(path, by_sample, tokens) for path in activations]
+    source = buffer.TokenBuffer(
+        activations,
+        layer,
+        [split == "train" for split in splits],
+        settings["batch_tokens"],
+        rng,
+        settings["buffer_bytes"],
+        tokens,
+    )
+    weights, history = training.train(
+        source, settings, seed, checkpoint_path, device=device, progress=progress
+    )
+    metadata = {
+        **_origin(activations),
+        "layer": layer,
+        "hook_name": f"transformer_encoder.layers.{layer}.norm2",
+        "tokens": tokens,
+        "tokens_seen": int(history["tokens"].iloc[-1]),
+        "training_set_tokens": source.n_tokens,
+        "seed": seed,
+        "training": {key: value for key, value in settings.items() if key != "layers"},
+    }
+    dictionary = JumpReLU(weights, metadata, device)
+    del source
+    quality = {
+        split: metrics.quality(
+            dictionary,
+            buffer.selected_blocks(activations, layer, [found == split for found in splits], tokens),
+        )
+        for split in HELD_OUT
+    }
+    return Result(dictionary, history, quality)
+
+
+def _origin(activations: Sequence[str | Path]) -> dict[str, Any]:
+    """Return the model, its genes and the tokeniser's mode, on which all files must agree."""
+    found: dict[str, dict[Any, Path]] = {"model": {}, "genes": {}, "mode": {}}
+    for path in activations:
+        with store.open_activations(path) as opened:
+            for key, values in found.items():
+                values.setdefault(opened.attributes.get(key), Path(path))
+    for key, values in found.items():
+        if len(values) > 1:
+            (one, first), (other, second) = list(values.items())[:2]
+            raise InputError(f"{second}: found {key} {other!r}, expected {one!r} as in {first}")
+    model, genes, mode = (next(iter(values)) for values in found.values())
+    return {"model_name": "scgpt", "model_digest": model, "genes": genes, "tokeniser_mode": mode}
+
+
+def write(
+    cfg: str | Path,
+    weights: str | Path,
+    history: str | Path,
+    metrics_path: str | Path,
+    result: Result,
+    provenance: dict[str, Any],
+) -> None:
+    """Write the stage's four outputs."""
+    dictionary = result.dictionary
+    metadata = {**dictionary.metadata, "provenance": provenance}
+    format.save(cfg, weights, dictionary.weights, metadata)
+    store.write_table(history, result.history, provenance)
+    store.write_json(metrics_path, {**result.metrics, "provenance": provenance})
