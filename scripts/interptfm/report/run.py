@@ -1,0 +1,202 @@
+"""What a run left behind, read once into frames: the input of every section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interptfm import recovery, store
+from interptfm.errors import InputError
+
+MAIN_ARM = "main"
+NEURONS = "neurons"
+TABLES = ("concepts", "features", "null", "interpretable", "training", "top_tokens")
+DOCUMENTS = ("summary", "metrics")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One representation at one layer of one arm: frames of its alignment and of its training.
+
+    What a representation does not have (raw neurons are not trained) is None.
+    """
+
+    arm: str
+    representation: str
+    layer: int
+    concepts: pd.DataFrame | None = None
+    features: pd.DataFrame | None = None
+    null: pd.DataFrame | None = None
+    interpretable: pd.DataFrame | None = None
+    summary: dict[str, Any] | None = None
+    training: pd.DataFrame | None = None
+    metrics: dict[str, Any] | None = None
+    top_tokens: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that the report shows of a run, as frames and plain values."""
+
+    name: str
+    config: dict[str, Any]
+    samples: list[str]
+    simulated: bool
+    qc: dict[str, pd.DataFrame]
+    qc_svg: dict[str, str]
+    query: dict[str, Any]
+    terms: pd.DataFrame
+    model_metrics: dict[str, Any]
+    model_training: pd.DataFrame
+    entries: list[Entry]
+    recovery: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None = None
+    curve: pd.DataFrame | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return int(self.config["seed"])
+
+    @cached_property
+    def dictionary(self) -> str:
+        """Name of the dictionary under test: the first of the main arm."""
+        for entry in self.entries:
+            if entry.arm == MAIN_ARM and entry.representation != NEURONS:
+                return entry.representation
+        raise InputError("report: found no dictionary in the main arm, expected one or more")
+
+    def label(self, entry: Entry) -> str:
+        """Return what figures and tables call ``entry``, without its layer."""
+        if entry.arm == MAIN_ARM:
+            names = {self.dictionary: "SAE", NEURONS: "raw neurons"}
+            return names.get(entry.representation, entry.representation)
+        if entry.representation == self.dictionary:
+            return entry.arm
+        words = "raw neurons" if entry.representation == NEURONS else entry.representation
+        return f"{entry.arm} {words}"
+
+    @cached_property
+    def layers(self) -> list[int]:
+        return sorted({entry.layer for entry in self.entries if self.label(entry) == "SAE"})
+
+    @cached_property
+    def layer(self) -> int:
+        """The layer chosen on validation, for the dictionary under test."""
+        mine = [entry for entry in self.entries if self.label(entry) == "SAE" and entry.summary]
+        return recovery.choose_layer(
+            {entry.layer: recovery.validation_excess(entry.summary) for entry in mine}
+        )
+
+    def at(self, layer: int) -> dict[str, Entry]:
+        """Return label → entry at ``layer``, the dictionary under test first."""
+        found = {self.label(entry): entry for entry in self.entries if entry.layer == layer}
+        return {name: found[name] for name in sorted(found, key=lambda name: name != "SAE")}
+
+    @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """All terms compared at the chosen layer, arms that lack it named as such."""
+        labels = dict.fromkeys(self.label(entry) for entry in self.entries)
+        here = self.at(self.layer)
+        tables = {
+            name: here[name].concepts if name in here else pd.DataFrame()
+            for name in sorted(labels, key=lambda name: name != "SAE")
+        }
+        every = tables["SAE"]["term_id"].astype(str)
+        return recovery.compare(tables, {"all terms": every}, self.seed)
+
+
+def read(
+    index: Sequence[Mapping[str, Any]],
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    samples: Sequence[str],
+    simulated: bool,
+    qc: Sequence[str],
+    qc_figures: Sequence[str],
+    query: str,
+    terms: str,
+    model_metrics: str,
+    model_training: str,
+    recovery_files: Sequence[str] = (),
+    curve: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Run:
+    """Read a run's tables.
+
+    Parameters
+    ----------
+    index
+        One mapping a representation and layer: ``arm`` (``main`` or empty for the main one),
+        ``representation``, ``layer``, and paths under ``concepts``, ``features``, ``null``,
+        ``interpretable``, ``summary``, ``training``, ``metrics``, ``top_tokens``; a path may be
+        absent where the representation has no such file.
+    qc, qc_figures
+        One path a sample, in the order of ``samples``.
+    recovery_files
+        Programs, comparisons and summary, in this order; empty for real data.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or damaged, or the lists do not fit the samples.
+    """
+    for key, files in (("qc", qc), ("qc_figures", qc_figures)):
+        if len(files) != len(samples):
+            raise InputError(
+                f"report: found {len(files)} files of {key}, expected one for each of {list(samples)}"
+            )
+    entries = []
+    for item in index:
+        known = {
+            "arm": item["arm"] or MAIN_ARM,
+            "representation": item["representation"],
+            "layer": int(item["layer"]),
+        }
+        tables = {key: store.read_table(item[key]) for key in TABLES if item.get(key)}
+        documents = {key: store.read_json(item[key]) for key in DOCUMENTS if item.get(key)}
+        entries.append(Entry(**known, **tables, **documents))
+    found = None
+    if recovery_files:
+        programs, comparisons, summary = recovery_files
+        found = (
+            store.read_table(programs),
+            store.read_table(comparisons),
+            store.read_json(summary),
+        )
+    return Run(
+        name=name,
+        config=dict(config),
+        samples=list(samples),
+        simulated=simulated,
+        qc={sample: store.read_table(path) for sample, path in zip(samples, qc, strict=True)},
+        qc_svg={
+            sample: Path(path).read_text(encoding="utf-8")
+            for sample, path in zip(samples, qc_figures, strict=True)
+        },
+        query=store.read_json(query),
+        terms=store.read_table(terms),
+        model_metrics=store.read_json(model_metrics),
+        model_training=store.read_table(model_training),
+        entries=entries,
+        recovery=found,
+        curve=store.read_table(curve) if curve else None,
+        provenance=dict(provenance or {}),
+    )
+
+
+def listed(value: str | Sequence[str]) -> list[str]:
+    """Return one path or several as a list; Snakemake gives a lone named input as plain text."""
+    return [value] if isinstance(value, str) else [str(path) for path in value]
+
+
+def undeclared(index: Sequence[Mapping[str, Any]], inputs: str | Sequence[str]) -> list[str]:
+    """Return the paths that ``index`` names and ``inputs`` does not: the rule would read them unseen."""
+    known = set(listed(inputs))
+    paths = [str(item[key]) for item in index for key in (*TABLES, *DOCUMENTS) if item.get(key)]
+    return [path for path in paths if path not in known]

@@ -1,0 +1,35 @@
+"""The sections of the report: each takes a run's frames and returns one section, or None.
+
+A new section is one more function in ``SECTIONS``; None means that the run has nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from interptfm.report.page import Section
+from interptfm.report.run import Run
+from interptfm.report.sections.alignment import alignment
+from interptfm.report.sections.common import model_kind
+from interptfm.report.sections.overview import overview
+from interptfm.report.sections.recovery import recovery
+from interptfm.report.sections.stages import dictionaries, model, quality
+
+SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    overview,
+    quality,
+    model,
+    dictionaries,
+    alignment,
+    recovery,
+)
+
+
+def notice(run: Run) -> str | None:
+    """Return what nobody may overlook: a model or tissue that is not the published kind."""
+    parts = []
+    if run.simulated:
+        parts.append("The tissue is simulated, with planted programs; nothing here is biology.")
+    if run.model_metrics["kind"] != "official checkpoint":
+        parts.append(f"The model is {model_kind(run.model_metrics)}.")
+    return " ".join(parts) or None

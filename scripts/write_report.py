@@ -1,0 +1,42 @@
+"""Rule write_report: one self-contained page on the run, its figures also as SVG files.
+
+Every path in ``params.index`` stands in ``input.tables``, too, so that the DAG knows what is read.
+"""
+
+
+def main(snakemake):
+    from interptfm import job
+
+    with job.run(snakemake):
+        from interptfm import report, store
+
+        given, params = snakemake.input, snakemake.params
+        undeclared = report.undeclared(params.index, given.tables)
+        if undeclared:
+            raise ValueError(f"params.index reads {undeclared[0]}, which is no input of the rule")
+        run = report.read(
+            params.index,
+            name=params.run,
+            config=params.config,
+            samples=params.samples,
+            simulated=params.simulated,
+            qc=report.listed(given.qc),
+            qc_figures=report.listed(given.qc_figures),
+            query=given.query,
+            terms=given.terms,
+            model_metrics=given.model_metrics,
+            model_training=given.model_training,
+            recovery_files=report.listed(given.get("recovery", [])),
+            curve=given.get("curve") or None,
+            provenance=job.provenance(snakemake),
+        )
+        html, figures = report.build(run)
+        with store.atomic_folder(snakemake.output.figures) as folder:
+            for name, text in figures.items():
+                (folder / name).write_text(text, encoding="utf-8")
+        with store.atomic(snakemake.output.report) as path:
+            path.write_text(html, encoding="utf-8")
+
+
+if "snakemake" in globals():
+    main(snakemake)  # noqa: F821

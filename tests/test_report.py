@@ -1,0 +1,369 @@
+"""The report from fabricated frames: well-formed, self-contained, escaped, complete."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from interptfm import recovery, report, store
+from interptfm.errors import InputError
+from interptfm.report import figures, page, sections, svg
+from interptfm.report.sections.alignment import top_genes
+
+EVIL = "<script>alert('x')</script> & \"q\" $a$"
+LAYERS = (0, 1)
+SVG_TEXT = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 60 20"><g id="figure_1">'
+    '<path id="p" d="M0 0L60 20" style="stroke:#000;clip-path:url(#c)"/><clipPath id="c"/></g></svg>'
+)
+
+
+def concepts(generator, n: int, shift: float) -> pd.DataFrame:
+    null = generator.uniform(0.2, 0.4, n)
+    f1 = np.clip(null + shift + generator.normal(0, 0.05, n), 0, 1)
+    return pd.DataFrame(
+        {
+            "term_id": [f"GO:{i:07d}" for i in range(n)],
+            "name": [EVIL, *(f"response to stimulus {i}" for i in range(1, n))],
+            "n_genes": generator.integers(5, 60, n),
+            "feature": generator.integers(0, 32, n),
+            "threshold": 0.15,
+            "split": "test",
+            "tp": 5, "fp": 3, "fn": 2, "precision": 0.6, "recall": 0.7,
+            "f1": f1, "f1_validation": f1 + 0.01,
+            "f1_single_gene": generator.uniform(0.1, 0.3, n),
+            "single_gene": "CD74", "lift": 2.0, "null_mean": null, "null_sd": 0.03,
+            "excess": f1 - null, "p": 0.01, "q": np.where(f1 - null > 0.05, 0.01, 0.4),
+            "p_min": 0.001, "n_permutations": 20,
+        }
+    )  # fmt: skip
+
+
+def entry_files(folder: Path, arm: str, representation: str, layer: int, shift: float) -> dict:
+    generator = np.random.default_rng([layer, len(arm), len(representation)])
+    folder = folder / f"{arm}_{representation}_{layer}"
+    folder.mkdir()
+    n, k = 40, 32
+    frame = concepts(generator, n, shift)
+    null = pd.DataFrame({"permutation": range(20), "mean_f1": generator.normal(0.3, 0.01, 20)})
+    tables = {
+        "concepts": frame,
+        "features": pd.DataFrame({"feature": range(k), "f1": generator.uniform(size=k)}),
+        "null": null,
+        "interpretable": frame.head(12)[["feature", "term_id", "f1", "lift", "p", "q"]].assign(stable=True),
+    }
+    files = {"arm": arm, "representation": representation, "layer": layer}
+    documents = {"summary": {"validation_excess": shift + 0.01 * layer, "n_features": k}}
+    if representation != "neurons":
+        steps = np.arange(1, 30)
+        tables["training"] = pd.DataFrame(
+            {"step": steps, "tokens": steps * 1024, "loss": 1 / steps, "fvu": 1 / steps, "l0": 16.0,
+             "dead": 3, "learning_rate": 1e-3}
+        )  # fmt: skip
+        genes = [EVIL if i % 3 == 0 else f"GENE{i % 7}" for i in range(k * 5)]
+        tables["top_tokens"] = pd.DataFrame(
+            {"feature": np.repeat(range(k), 5), "rank": np.tile(range(5), k), "sample": "s1",
+             "cell": "s1:1_2", "gene": genes, "value": 3.0, "activation": generator.uniform(size=k * 5)}
+        )  # fmt: skip
+        part = {"tokens": 100, "fvu": 0.2, "cosine": 0.9, "l0": 16.0, "l0_quantiles": [3, 16, 40],
+                "dead": 0.03, "dense": None}  # fmt: skip
+        documents["metrics"] = {"n_features": k, "validation": part, "test": part}
+    for key, table in tables.items():
+        files[key] = str(folder / f"{key}.parquet")
+        store.write_table(files[key], table)
+    for key, value in documents.items():
+        files[key] = str(folder / f"{key}.json")
+        store.write_json(files[key], value)
+    return files
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> dict:
+    """Paths of a fabricated run, as the rule would hand them over."""
+    folder = tmp_path_factory.mktemp("run")
+    plan = [("", "batchtopk", 0.25), ("", "neurons", 0.12), ("untrained", "batchtopk", 0.03)]
+    index = [entry_files(folder, arm, name, layer, shift) for arm, name, shift in plan for layer in LAYERS]
+    index.append(entry_files(folder, "svd_only", "batchtopk", 1, 0.18))
+    terms = concepts(np.random.default_rng(0), 40, 0)[["term_id", "name"]].assign(source="GO:BP")
+    terms["members"] = [[term] for term in terms["term_id"]]
+    store.write_table(folder / "terms.parquet", terms)
+    qc = pd.DataFrame(
+        {
+            "quantity": ["rows read", "cells kept", "cells by type"],
+            "group": ["", "", EVIL],
+            "value": [9, 8, 3],
+        }
+    )
+    for sample in ("s1", "s2"):
+        store.write_table(folder / f"{sample}.qc.tsv", qc)
+        (folder / f"{sample}.qc.svg").write_text(SVG_TEXT)
+    store.write_json(folder / "query.json", {"source": "obo_gaf", "counts": {"terms": 40}})
+    validation = {
+        "cells": 100, "masked_tokens": 9000, "best_epoch": 3, "error": {"token": 2.0, "cls": 2.2},
+        "baseline_error": {"gene_mean": 3.0, "gene_and_cell": 2.5},
+    }  # fmt: skip
+    store.write_json(
+        folder / "metrics.json",
+        {"kind": "trained in place", "n_parameters": 123456, "validation": validation},
+    )
+    epochs = pd.DataFrame({"epoch": range(1, 6)})
+    for column in ("train_token", "train_cls", "validation_token", "validation_cls"):
+        epochs[column] = 3 / epochs["epoch"] + 1
+    store.write_table(folder / "training.parquet", epochs)
+    truth = terms[["term_id"]].iloc[::4].assign(role=["planted", "decoy"] * 5)
+    tables = {"SAE": {}, "raw neurons": {}, "untrained": {}, "svd_only": {}}
+    names = {("", "batchtopk"): "SAE", ("", "neurons"): "raw neurons"}
+    for item in index:
+        name = names.get((item["arm"], item["representation"]), item["arm"])
+        tables[name][item["layer"]] = store.read_table(item["concepts"])
+    programs, compared, summary = recovery.evaluate(truth, terms, tables, {0: 0.1, 1: 0.2}, 1, 500)
+    found = [str(folder / f"recovery.{suffix}") for suffix in ("parquet", "tsv", "json")]
+    store.write_table(found[0], programs)
+    store.write_table(found[1], compared)
+    store.write_json(found[2], summary)
+    runs = [
+        {"strength": s, "layer": 1, "validation_excess": 0.1, "truth": truth,
+         "concepts": concepts(np.random.default_rng(int(9 * s)), 40, 0.1 * s)}
+        for s in (0, 0.5, 1, 2)
+    ]  # fmt: skip
+    store.write_table(folder / "curve.tsv", recovery.strength_curve(runs, terms, 1, 500))
+    return {
+        "index": index,
+        "name": f"demo {EVIL}",
+        "config": {"run": "demo", "seed": 1, "dictionaries": [{"name": "batchtopk", "k": 16}]},
+        "samples": ["s1", "s2"],
+        "simulated": True,
+        "qc": [str(folder / f"{s}.qc.tsv") for s in ("s1", "s2")],
+        "qc_figures": [str(folder / f"{s}.qc.svg") for s in ("s1", "s2")],
+        "query": str(folder / "query.json"),
+        "terms": str(folder / "terms.parquet"),
+        "model_metrics": str(folder / "metrics.json"),
+        "model_training": str(folder / "training.parquet"),
+        "recovery_files": found,
+        "curve": str(folder / "curve.tsv"),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(inputs) -> report.Run:
+    arguments = dict(inputs)
+    return report.read(arguments.pop("index"), **arguments)
+
+
+@pytest.fixture(scope="module")
+def built(run) -> tuple[str, dict[str, str]]:
+    return report.build(run)
+
+
+def tree(html: str) -> ElementTree.Element:
+    return ElementTree.fromstring(html.removeprefix("<!DOCTYPE html>"))
+
+
+def test_page_is_well_formed_with_unique_ids_and_resolved_references(built):
+    root = tree(built[0])
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids)) > 50
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key.endswith("href") and value.startswith("#"):
+                assert value[1:] in ids
+            for target in re.findall(r"url\(#([^)]+)\)", value):
+                assert target in ids
+        for name in (element.get("aria-labelledby") or "").split():
+            assert name in ids
+
+
+def test_page_loads_nothing(built):
+    html = built[0]
+    for element in tree(html).iter():
+        tag = element.tag.rsplit("}", 1)[-1]
+        assert tag not in {"script", "link", "iframe", "object", "embed", "img"}
+        for key, value in element.attrib.items():
+            local = key.rsplit("}", 1)[-1]
+            if local in {"src", "href", "srcset", "action", "poster"}:
+                assert value.startswith(("#", "data:")), value[:80]
+            assert not re.search(r"url\(\s*['\"]?(?!#|data:)", value)
+            assert not local.startswith("on")
+    css = re.search(r"<style>(.*?)</style>", html, re.S).group(1)
+    assert "@import" not in css and "url(" not in css and "font: 16px" in css
+    assert "default-src 'none'" in html
+
+
+def test_names_are_escaped_in_page_and_figures(built):
+    html, drawn = built
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert all("<script" not in text for text in drawn.values())
+    # The name of a program is a tick label: it must arrive in the figure as text.
+    assert "&lt;script&gt;" in drawn["recovery-programs.svg"]
+
+
+def test_every_figure_has_caption_title_description_svg_and_tsv(built):
+    html, drawn = built
+    found = [element for element in tree(html).iter() if element.tag == "figure"]
+    assert len(found) == len(drawn) >= 10
+    for figure in found:
+        picture = next(e for e in figure.iter() if e.tag.endswith("}svg"))
+        assert picture.get("role") == "img"
+        texts = {e.tag.rsplit("}", 1)[-1]: e.text for e in picture if e.text}
+        assert len(texts["desc"]) > 30 and len(texts["title"]) > 5
+        caption = "".join(figure.find("figcaption").itertext())
+        assert len(caption) > 100
+        links = {a.get("download"): a.get("href") for a in figure.iter("a")}
+        name = figure.get("id").removeprefix("figure-")
+        assert set(links) == {f"{name}.svg", f"{name}.tsv"}
+        text = base64.b64decode(links[f"{name}.svg"].split(",")[1]).decode()
+        assert text == drawn[f"{name}.svg"]
+        data = base64.b64decode(links[f"{name}.tsv"].split(",")[1]).decode()
+        assert len(pd.read_csv(io.StringIO(data), sep="\t")) > 0
+
+
+def test_headline_stands_beside_null_interval_and_verdict(built, run):
+    def rows(name: str) -> list[str]:
+        table = next(t for t in tree(built[0]).iter("table") if t.get("id") == name)
+        return [" | ".join("".join(cell.itertext()) for cell in row) for row in table.iter("tr")]
+
+    planted, every = rows("tab-headline-planted"), rows("tab-headline")
+    null = next(text for text in planted if "SAE − its permuted membership" in text)
+    assert "higher: interval above 0" in null and " to " in null
+    for other in ("raw neurons", "untrained", "svd_only", "best single gene"):
+        assert any(f"SAE − {other}" in text for text in planted)
+        assert any(f"SAE − {other}" in text for text in every)
+    # p is against the null's own draws: 20 permutations, none as high.
+    null = next(text for text in every if "SAE − its permuted membership" in text)
+    assert f"| {page.number(1 / 21)} |" in null
+    assert "trained in place" in sections.notice(run)
+
+
+def test_layer_is_the_one_with_the_largest_validation_excess(run):
+    assert run.layer == 1
+    absent = run.comparisons[run.comparisons["right"] == "svd_only"]
+    assert (absent["n"] > 0).all()
+
+
+def test_arm_without_the_chosen_layer_is_named(inputs):
+    arguments = dict(inputs)
+    index = [i for i in arguments.pop("index") if (i["arm"], i["layer"]) != ("svd_only", 1)]
+    index.append(inputs["index"][-1] | {"layer": 0})
+    compared = report.read(index, **arguments).comparisons
+    row = compared[(compared["right"] == "svd_only") & (compared["measure"] == "F1")].iloc[0]
+    assert row["n"] == 0 and row["verdict"] == "not compared: no svd_only at this layer"
+
+
+def test_real_data_has_no_recovery_section_and_same_input_same_bytes(inputs, built, run):
+    assert report.build(run) == built
+    arguments = {**inputs, "recovery_files": [], "curve": None, "simulated": False}
+    real = report.read(arguments.pop("index"), **arguments)
+    html, drawn = report.build(real)
+    assert "planted" not in html.lower()
+    assert not [name for name in drawn if name.startswith("recovery")]
+    assert len(html.encode()) < 5_000_000
+
+
+def test_features_table_counts_genes_of_top_tokens():
+    tokens = pd.DataFrame(
+        {"feature": [3, 3, 3, 3, 5], "gene": ["B", "A", "A", "C", "Z"],
+         "activation": [0.9, 0.5, 0.4, 0.1, 1.0]}
+    )  # fmt: skip
+    assert top_genes(tokens, 2) == {3: "A (2), B (1)", 5: "Z (1)"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<svg", "expected well-formed SVG"),
+        ("<a/>", "expected svg"),
+        (SVG_TEXT.replace("<g", "<script/><g"), "found a script"),
+        (SVG_TEXT.replace("<g", "<g onclick='x'"), "found the handler"),
+        (SVG_TEXT.replace("<g", "<image href='https://a.b/c.png'/><g"), "found a link to"),
+    ],
+)
+def test_svg_that_is_not_a_drawing_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        svg.inline(text, "x", "title", "description")
+
+
+def test_inlined_svg_keeps_its_references_under_a_prefix():
+    text = svg.inline(SVG_TEXT, "one", "title", "description")
+    assert 'id="one-p"' in text and "url(#one-c)" in text and 'id="one-c"' in text
+
+
+def test_large_scatter_is_rasterised_and_small_one_is_not():
+    generator = np.random.default_rng(0)
+    small = figures.f1_against_null("f1-by-term", concepts(generator, 50, 0.1))
+    large = figures.f1_against_null("f1-by-term", concepts(generator, figures.RASTER_ABOVE + 1, 0.1))
+    assert "data:image/png" in large and "data:image/png" not in small
+    assert len(large) < 1_000_000
+    svg.inline(large, "x", "title", "description")
+
+
+def test_numbers_are_written_for_readers():
+    assert page.number(12345) == "12\u202f345"
+    assert page.number(-0.1234) == "\u22120.123"
+    assert page.number(np.float64(2e-5), "q") == "2.0e\u22125"
+    assert page.number(float("nan")) == "–" and page.number(True) == "yes"
+    assert page.tsv(pd.DataFrame({"a": ["x\ty\nz"], "b": [1.5]})) == "a\tb\nx y z\t1.5\n"
+
+
+def test_counts_and_rates_in_one_column_are_both_numbers():
+    frame = pd.DataFrame({"a": ["x", "y"], "b": pd.Series([20, 0.25], dtype=object)})
+    shown = page._cells(page.Table("t", "c", frame))
+    assert [row[1] for row in shown["rows"]] == [("20", True, "number"), ("0.250", True, "number")]
+
+
+def test_a_missing_qc_file_and_two_figures_of_one_name_are_refused(inputs):
+    arguments = {**inputs, "qc": inputs["qc"][:1]}
+    with pytest.raises(InputError, match="found 1 files of qc"):
+        report.read(arguments.pop("index"), **arguments)
+    twice = page.Section("One", ["text"])
+    with pytest.raises(InputError, match="twice"):
+        page.render("t", "s", [twice, twice])
+
+
+def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tmp_path):
+    import importlib.util
+
+    path = Path(report.__file__).parents[2] / "write_report.py"
+    spec = importlib.util.spec_from_file_location("rule_report", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    class Given(list):
+        def __init__(self, **names):
+            super().__init__()
+            self.__dict__.update(names)
+            for value in names.values():
+                self.extend([value] if isinstance(value, str) else value)
+
+        def get(self, name, default=None):
+            return self.__dict__.get(name, default)
+
+    tables = report.undeclared(inputs["index"], [])
+    named = {k: inputs[k] for k in ("qc", "qc_figures", "query", "terms", "model_metrics", "model_training")}
+    params = {k: inputs[k] for k in ("index", "config", "samples", "simulated")} | {"run": "demo"}
+    output = SimpleNamespace(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
+    snakemake = SimpleNamespace(
+        input=Given(**named, tables=tables, recovery=inputs["recovery_files"], curve=inputs["curve"]),
+        output=output, params=SimpleNamespace(**params), log=[str(tmp_path / "log")], threads=1,
+        rule="write_report", wildcards={},
+    )  # fmt: skip
+    module.main(snakemake)
+    html = (tmp_path / "report.html").read_text()
+    names = {p.name for p in (tmp_path / "figures").iterdir()}
+    assert "f1-distribution.svg" in names and "recovery-strength.svg" in names
+    tree(html)
+    assert json.dumps(str(tmp_path)) not in html
+
+    snakemake.input = Given(**named, tables=tables[1:])
+    with pytest.raises(SystemExit):
+        module.main(snakemake)
+    assert "which is no input of the rule" in (tmp_path / "log").read_text()
