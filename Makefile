@@ -1,0 +1,45 @@
+# make demo · make test · make soak · make env · make lint · make readme
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= 2
+RUN ?= demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test soak env lint readme clean
+.DEFAULT_GOAL := demo
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: envs/requirements.txt envs/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interpTFM needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --progress-bar off -r envs/requirements.txt
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed envs/requirements-test.txt envs/requirements-oracle.txt
+	$(BIN)/pip install --quiet --progress-bar off -r envs/requirements-test.txt
+	$(BIN)/pip install --quiet --progress-bar off --no-deps -r envs/requirements-oracle.txt
+	@touch $@
+
+demo: env
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "The report: $(CURDIR)/results/demo/report.html"
+
+test: lint
+	$(BIN)/python -m pytest -m "not soak" -n 2
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m soak
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
+
+readme: env
+	$(BIN)/python scripts/config_table.py README.md
+
+clean:
+	rm -rf results/$(RUN)

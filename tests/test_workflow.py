@@ -1,0 +1,215 @@
+"""The DAG: it runs end to end on a small simulation, and a change reruns exactly what it touches."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from interptfm import config as settings
+from interptfm import dependencies
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+DICTIONARY = {"train_dictionary", "encode", "align", "recover", "write_report"}
+MODEL = {"build_model", "extract", "encode_neurons"} | DICTIONARY
+CELLS = {"ingest", "build_concepts"} | MODEL
+SIMULATE = {"simulate"} | CELLS
+
+
+def snakemake(folder, *arguments, config="tests/tiny.yaml"):
+    """Run Snakemake in ``folder`` as a user would and return the finished process."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def planned(folder, *arguments):
+    """Return rule → number of jobs of a dry run, target rules left out."""
+    done = snakemake(folder, "--dry-run", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    return {rule: int(count) for rule, count in table if rule not in ("all", "total", "extras")}
+
+
+@pytest.fixture(scope="session")
+def project(root, tmp_path_factory):
+    """A copy of the project in which the small workflow has run to its end."""
+    folder = tmp_path_factory.mktemp("project")
+    for part in ("workflow", "scripts", "config", "resources", "envs", "tests"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_output_is_there_and_nothing_is_left_to_do(project):
+    results = project / "results/tiny"
+    for path in (
+        "report.html",
+        "recovery/comparisons.tsv",
+        "cells/section_1.h5ad",
+        "activations/section_2/0.zarr.zip",
+        "alignment/batchtopk/layer_1/summary.json",
+        "alignment/neurons/layer_0/concepts.parquet",
+        "arms/untrained/alignment/batchtopk/layer_1/concepts.parquet",
+        "logs/align/batchtopk_0.log",
+        "benchmarks/align/batchtopk_0.tsv",
+    ):
+        assert (results / path).is_file(), path
+    assert not list(results.rglob(".*.zarr.zip")), "a temporary file was left behind"
+    assert not (results / "arms/untrained/cells").exists(), "an arm reads the main arm's cells"
+    assert not (results / "arms/untrained/alignment/batchtopk/layer_0").exists(), "the arm names layer 1 only"
+    assert planned(project) == {}
+
+
+CHANGES = [
+    ("seed", 2, SIMULATE),
+    ("simulate.strength", 2, SIMULATE),
+    ("cells.min_genes", 12, CELLS),
+    ("ontology.min_genes", 6, {"build_concepts", "align", "recover", "write_report"}),
+    ("model.dropout", 0.2, MODEL),
+    ("activations.dtype", "float32", MODEL - {"build_model"}),
+    ("dictionaries.0.k", 5, DICTIONARY),
+    ("features.top_tokens", 10, DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
+    ("alignment.max_q", 0.1, {"align", "recover", "write_report"}),
+]
+
+
+@pytest.mark.parametrize("path, value, rules", CHANGES, ids=[path for path, *_ in CHANGES])
+def test_a_changed_key_reruns_what_it_touches(project, tmp_path, path, value, rules):
+    import yaml
+
+    changed = settings.load_yaml(project / "tests/tiny.yaml")
+    *parents, last = path.split(".")
+    place = changed
+    for key in parents:
+        place = place[int(key)] if key.isdigit() else place.setdefault(key, {})
+    place[last] = value
+    overlay = tmp_path / "changed.yaml"
+    overlay.write_text(yaml.safe_dump(changed))
+    assert set(planned(project, str(overlay))) == rules
+
+
+def test_a_changed_k_leaves_the_baseline_alone(project, tmp_path):
+    text = (project / "tests/tiny.yaml").read_text().replace("    k: 4", "    k: 5")
+    (tmp_path / "changed.yaml").write_text(text)
+    jobs = planned(project, str(tmp_path / "changed.yaml"))
+    assert jobs["align"] == jobs["train_dictionary"] == jobs["encode"] == 3  # 2 layers and 1 of the arm
+
+
+EDITS = [
+    ("alignment/__init__.py", {"align", "recover", "write_report"}),
+    ("sae/training.py", DICTIONARY),
+    ("features/firing.py", DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
+    ("scgpt/tokenizer.py", MODEL),
+    ("ontology/terms.py", {"build_concepts", "align", "recover", "write_report"}),
+    ("qc.py", CELLS),
+    ("simulate/model.py", SIMULATE),
+    ("recovery.py", {"recover", "write_report"}),
+    ("report/page.py", {"write_report"}),
+    ("config.py", set()),
+]
+
+
+@pytest.mark.parametrize("module, rules", EDITS, ids=[module for module, _ in EDITS])
+def test_an_edited_module_reruns_the_stages_that_use_it(project, module, rules):
+    path = project / "scripts/interptfm" / module
+    before = path.read_bytes()
+    times = path.stat()
+    try:
+        path.write_bytes(before + b"\n# edited\n")
+        assert set(planned(project)) == rules
+    finally:
+        path.write_bytes(before)
+        import os
+
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_only_evaluation_reads_the_truth(root):
+    """No rule but those of recovery names truth/ among its inputs, and no library module but theirs."""
+    text = "".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
+    rules = re.split(r"^\s*rule (?=\w+:)", text, flags=re.MULTILINE)[1:]
+    assert len(rules) > 10
+    for rule in rules:
+        name = rule.split(":", 1)[0]
+        inputs = re.search(r"input:\n(.*?)\n\s*output:", rule, re.DOTALL)
+        if inputs and "truth" in inputs.group(1).lower():
+            assert name in ("recover", "recovery_curve"), f"rule {name} reads truth/"
+
+
+def scripts_and_libraries(root):
+    """Yield (rule, script, names given to lib()) for every rule of the workflow."""
+    for path in sorted((root / "workflow/rules").glob("*.smk")):
+        for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+            script = re.search(r'"\.\./\.\./scripts/(\w+\.py)"', part)
+            names = re.search(r"lib\((.*?)\)", part, re.DOTALL) or re.search(
+                r'"code": lib\((.*?)\)', path.read_text(), re.DOTALL
+            )
+            yield part.split(":", 1)[0], script.group(1), ast.literal_eval(f"[{names.group(1)}]")
+
+
+def test_lib_covers_what_each_script_imports(root):
+    library = root / "scripts/interptfm"
+    seen = 0
+    for rule, script, names in scripts_and_libraries(root):
+        declared = set(dependencies.closure(names, library))
+        needed = dependencies.imported(root / "scripts" / script, library)
+        assert needed <= declared, f"rule {rule}: {sorted(p.name for p in needed - declared)} not in lib()"
+        seen += 1
+    assert seen > 10
+
+
+def test_every_rule_keeps_the_contract(root):
+    """Log, benchmark, threads, memory, run time, environment and script in every rule with a script."""
+    for path in sorted((root / "workflow/rules").glob("*.smk")):
+        for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+            for key in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "conda:", "script:"):
+                assert key in part, f"rule {part.split(':', 1)[0]} has no {key}"
+            environment = re.search(r'"\.\./\.\./(envs/\w+\.yaml)"', part).group(1)
+            assert (root / environment).is_file()
+
+
+BAD = [
+    ("simulat: {}\n", "found the unknown key 'simulat'; did you mean 'simulate'?"),
+    ("activations: {layers: [5]}\n", "found layer 5, expected 0 to 3, since the model has 4 layers"),
+    ("samples: nowhere.tsv\n", "nowhere.tsv: not found, expected the sample sheet"),
+    ("simulate: {enabled: false}\n", "sample 'section_1': found 0 files *_exprMat_file.csv[.gz]"),
+]
+
+
+@pytest.mark.parametrize("text, message", BAD, ids=[text.strip()[:25] for text, _ in BAD])
+def test_mistakes_stop_the_run_before_any_job(root, tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    done = snakemake(root, "--dry-run", config=str(tmp_path / "bad.yaml"))
+    assert done.returncode == 1
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "interpTFM:" in line]
+    assert len(lines) == 1 and message in lines[0], done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.real
+def test_the_real_configuration_plans(root, real_data):
+    done = snakemake(root, "--dry-run", "--config", f"data_root={real_data}", config="config/nsclc_mini.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "simulate" not in dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+
+
+def test_extras_plan_the_recovery_curve(root):
+    done = snakemake(root, "--dry-run", "extras", config="config/config.yaml")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert jobs["simulate"] == "4" and jobs["recovery_curve"] == "1" and jobs["write_extras_report"] == "1"
+
+
+def test_modules_load_without_the_heavy_packages(root):
+    """Importing what Snakemake imports while parsing must stay light."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); import interptfm.config, interptfm.dependencies, "
+        "interptfm.job; print([m for m in ('torch', 'scanpy', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

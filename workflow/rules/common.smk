@@ -1,0 +1,140 @@
+"""Configuration, paths of the arms, and the helpers that every rule uses."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+PROJECT = Path(workflow.basedir).parent
+LIBRARY = PROJECT / "scripts" / "interptfm"
+sys.path.insert(0, str(PROJECT / "scripts"))
+
+from interptfm import config as settings
+from interptfm import dependencies
+from interptfm.errors import InputError
+
+NEURONS = "neurons"
+MODEL_FILES = ("args.json", "vocab.json", "best_model.pt")
+
+
+def load():
+    """Validate configuration and sample sheet; a mistake ends the run with one sentence."""
+    schemas = Path(workflow.basedir) / "schemas"
+    arms = settings.resolve(config, settings.load_yaml(schemas / "config.schema.yaml"))
+    for name, arm in arms.items():
+        settings.layers(arm, f"configuration: arm {name!r}" if name else "configuration")
+    samples = settings.read_samples(
+        config["samples"], settings.load_yaml(schemas / "samples.schema.yaml")
+    )
+    if not config["simulate"]["enabled"]:
+        for sample in samples.values():
+            settings.sample_files(sample, config["data_root"], simulated=False)
+    return arms, samples
+
+
+try:
+    ARMS, SAMPLES = load()
+except InputError as error:
+    sys.exit(f"interpTFM: {error}")
+
+RUN = f"results/{config['run']}"
+OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items()}
+CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
+EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
+HEADLINE = config["dictionaries"][0]["name"]
+
+
+def choice(names):
+    return "|".join(re.escape(str(name)) for name in names)
+
+
+# {arm} is the folder prefix of an arm, empty for the main one: one set of rules serves all arms.
+wildcard_constraints:
+    arm=f"({choice(f'arms/{name}/' for name in ARMS if name)}|)" if len(ARMS) > 1 else "()",
+    sample=choice(SAMPLES),
+    shard=r"\d+",
+    layer=r"\d+",
+    dictionary=choice([NEURONS, *sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})]),
+
+
+def arm_name(wildcards):
+    return wildcards.arm.removeprefix("arms/").removesuffix("/")
+
+
+def arm_folder(name, stage):
+    """Return the folder of a stage's outputs as seen from an arm: its own, or the main arm's."""
+    return f"{RUN}/arms/{name}" if name and stage in OWN[name] else RUN
+
+
+def at(stage, pattern):
+    """Input function: the file ``pattern`` of ``stage``, in the folder that the rule's arm reads."""
+
+    def path(wildcards):
+        return f"{arm_folder(arm_name(wildcards), stage)}/{pattern}".format(**wildcards)
+
+    return path
+
+
+def at_samples(stage, pattern):
+    """Input function: as :func:`at`, once for every sample."""
+
+    def paths(wildcards):
+        folder = arm_folder(arm_name(wildcards), stage)
+        return [f"{folder}/{pattern}".format(**{**wildcards, "sample": sample}) for sample in SAMPLES]
+
+    return paths
+
+
+def setting(path):
+    """Params function: the value at a key path in the configuration of the rule's arm."""
+    return lambda wildcards: settings.pick(ARMS[arm_name(wildcards)], path)
+
+
+def lib(*modules):
+    """Return the library files that a rule depends on: the modules named and all that they import."""
+    return [os.path.relpath(path) for path in dependencies.closure(modules, LIBRARY)]
+
+
+def memory(base_mb, per_input_mb=0.0):
+    """Resource function: MB of memory from the size of the input, half as much again per retry."""
+    return lambda wildcards, input, attempt: int(
+        (base_mb + per_input_mb * input.size_mb) * 1.5 ** (attempt - 1)
+    )
+
+
+def minutes(base, per_input_gb=0.0):
+    """Resource function: run time in minutes from the size of the input, doubled per retry."""
+    return lambda wildcards, input, attempt: int(
+        (base + per_input_gb * input.size_mb / 1000) * 2 ** (attempt - 1)
+    )
+
+
+def activation_files(name, folder=None):
+    folder = folder or arm_folder(name, "activations")
+    return [
+        f"{folder}/activations/{sample}/{shard}.zarr.zip"
+        for sample, row in SAMPLES.items()
+        for shard in range(row["shards"])
+    ]
+
+
+def dictionary_settings(name, dictionary):
+    return next(d for d in ARMS[name]["dictionaries"] if d["name"] == dictionary)
+
+
+def representation_layers(name, dictionary):
+    """Return the layers of a dictionary, or of the neurons: all that any dictionary of the arm uses."""
+    arm = ARMS[name]
+    if dictionary != NEURONS:
+        return settings.dictionary_layers(arm, dictionary_settings(name, dictionary))
+    return sorted({l for d in arm["dictionaries"] for l in settings.dictionary_layers(arm, d)})
+
+
+def layered(pattern, name="", dictionaries=None):
+    """Return ``pattern`` for every dictionary of an arm and each of its layers."""
+    stage = pattern.split("/")[0]
+    return [
+        f"{arm_folder(name, stage)}/{pattern}".format(dictionary=dictionary, layer=layer)
+        for dictionary in dictionaries or [d["name"] for d in ARMS[name]["dictionaries"]]
+        for layer in representation_layers(name, dictionary)
+    ]

@@ -1,0 +1,80 @@
+"""Concepts (terms × genes) and their alignment with features: F1, null, baselines."""
+
+CONCEPTS_FOLDER = f"{RUN}/{{arm}}concepts"
+ALIGNMENT_FOLDER = f"{RUN}/{{arm}}alignment/{{dictionary}}/layer_{{layer}}"
+CONCEPT_FILES = {
+    "terms": f"{RUN}/concepts/terms.parquet",
+    "membership": f"{RUN}/concepts/membership.npz",
+    "genes": f"{RUN}/concepts/genes.tsv",
+    "dag": f"{RUN}/concepts/dag.parquet",
+    "evidence": f"{RUN}/concepts/evidence.parquet",
+    "query": f"{RUN}/concepts/query.json",
+}
+
+
+def ontology_files(wildcards):
+    ontology = ARMS[arm_name(wildcards)]["ontology"]
+    roles = ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",)
+    return {role: str(Path(config["data_root"], ontology[role])) for role in roles}
+
+
+rule build_concepts:
+    input:
+        unpack(ontology_files),
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        code=lib("job", "store", "ontology"),
+    output:
+        terms=f"{CONCEPTS_FOLDER}/terms.parquet",
+        membership=f"{CONCEPTS_FOLDER}/membership.npz",
+        genes=f"{CONCEPTS_FOLDER}/genes.tsv",
+        dag=f"{CONCEPTS_FOLDER}/dag.parquet",
+        evidence=f"{CONCEPTS_FOLDER}/evidence.parquet",
+        query=f"{CONCEPTS_FOLDER}/query.json",
+    params:
+        ontology=setting("ontology"),
+    log:
+        f"{RUN}/{{arm}}logs/build_concepts.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/build_concepts.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 12),
+        runtime=minutes(10),
+    conda:
+        "../../envs/data.yaml"
+    script:
+        "../../scripts/build_concepts.py"
+
+
+rule align:
+    input:
+        firing=at("features", "features/{dictionary}/layer_{layer}/firing.zarr.zip"),
+        membership=at("concepts", "concepts/membership.npz"),
+        terms=at("concepts", "concepts/terms.parquet"),
+        genes=at("concepts", "concepts/genes.tsv"),
+        code=lib("job", "store", "alignment", "stats"),
+    output:
+        pairs=f"{ALIGNMENT_FOLDER}/pairs.parquet",
+        concepts=f"{ALIGNMENT_FOLDER}/concepts.parquet",
+        features=f"{ALIGNMENT_FOLDER}/features.parquet",
+        interpretable=f"{ALIGNMENT_FOLDER}/interpretable.parquet",
+        null=f"{ALIGNMENT_FOLDER}/null.parquet",
+        summary=f"{ALIGNMENT_FOLDER}/summary.json",
+    params:
+        alignment=setting("alignment"),
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+        arm=lambda wildcards: arm_name(wildcards) or "main",
+        seed=config["seed"],
+    log:
+        f"{RUN}/{{arm}}logs/align/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/align/{{dictionary}}_{{layer}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(30),
+    conda:
+        "../../envs/data.yaml"
+    script:
+        "../../scripts/align.py"

@@ -1,0 +1,103 @@
+"""Sparse dictionaries, one a layer over all samples, and the encoding of every token."""
+
+DICTIONARY_FOLDER = f"{RUN}/{{arm}}dictionaries/{{dictionary}}/layer_{{layer}}"
+FEATURES_FOLDER = f"{RUN}/{{arm}}features/{{dictionary}}/layer_{{layer}}"
+NEURONS_FOLDER = f"{RUN}/{{arm}}features/{NEURONS}/layer_{{layer}}"
+
+
+def all_activations(wildcards):
+    return activation_files(arm_name(wildcards))
+
+
+rule train_dictionary:
+    input:
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        activations=all_activations,
+        code=lib("job", "store", "sae"),
+    output:
+        cfg=f"{DICTIONARY_FOLDER}/cfg.json",
+        weights=f"{DICTIONARY_FOLDER}/sae_weights.safetensors",
+        training=f"{DICTIONARY_FOLDER}/training.parquet",
+        metrics=f"{DICTIONARY_FOLDER}/metrics.json",
+    params:
+        dictionary=lambda wildcards: {
+            key: value
+            for key, value in dictionary_settings(arm_name(wildcards), wildcards.dictionary).items()
+            if key != "layers"
+        },
+        layer=lambda wildcards: int(wildcards.layer),
+        name="{dictionary}",
+        seed=config["seed"],
+        work=f"{RUN}/.work/{{arm}}dictionaries/{{dictionary}}/layer_{{layer}}",
+    log:
+        f"{RUN}/{{arm}}logs/train_dictionary/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/train_dictionary/{{dictionary}}_{{layer}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(3500, 1),
+        runtime=minutes(60, 10),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/train_dictionary.py"
+
+
+rule encode:
+    input:
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        activations=all_activations,
+        cfg=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/cfg.json"),
+        weights=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/sae_weights.safetensors"),
+        code=lib("job", "store", "features", "sae"),
+    output:
+        max=f"{FEATURES_FOLDER}/max.npy",
+        firing=f"{FEATURES_FOLDER}/firing.zarr.zip",
+        cells=f"{FEATURES_FOLDER}/cells.zarr.zip",
+        top_tokens=f"{FEATURES_FOLDER}/top_tokens.parquet",
+    wildcard_constraints:
+        dictionary=choice(sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})),
+    params:
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+        thresholds=setting("features.thresholds"),
+        top_tokens=setting("features.top_tokens"),
+    log:
+        f"{RUN}/{{arm}}logs/encode/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/encode/{{dictionary}}_{{layer}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 1),
+        runtime=minutes(30, 10),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/encode.py"
+
+
+rule encode_neurons:
+    input:
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        activations=all_activations,
+        code=lib("job", "store", "features"),
+    output:
+        max=f"{NEURONS_FOLDER}/max.npy",
+        firing=f"{NEURONS_FOLDER}/firing.zarr.zip",
+    params:
+        representation=NEURONS,
+        layer=lambda wildcards: int(wildcards.layer),
+        thresholds=setting("features.thresholds"),
+        top_tokens=setting("features.top_tokens"),
+    log:
+        f"{RUN}/{{arm}}logs/encode/{NEURONS}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/encode/{NEURONS}_{{layer}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 1),
+        runtime=minutes(30, 10),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/encode.py"

@@ -1,0 +1,68 @@
+"""The model (loaded, trained in place, or untrained for a control arm) and its activations."""
+
+MODEL_FOLDER = f"{RUN}/{{arm}}model"
+
+
+rule build_model:
+    input:
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        checkpoint=lambda wildcards: settings.checkpoint_files(ARMS[arm_name(wildcards)]),
+        code=lib("job", "store", "pretrain", "activations", "scgpt"),
+    output:
+        args=f"{MODEL_FOLDER}/args.json",
+        vocab=f"{MODEL_FOLDER}/vocab.json",
+        weights=f"{MODEL_FOLDER}/best_model.pt",
+        training=f"{MODEL_FOLDER}/training.parquet",
+        metrics=f"{MODEL_FOLDER}/metrics.json",
+    params:
+        model=setting("model"),
+        genes=setting("cells.genes"),
+        mode=setting("activations.mode"),
+        max_length=setting("activations.max_length"),
+        seed=config["seed"],
+        work=f"{RUN}/.work/{{arm}}model",
+    log:
+        f"{RUN}/{{arm}}logs/build_model.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/build_model.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(2500, 6),
+        runtime=minutes(60, 120),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/build_model.py"
+
+
+rule extract:
+    input:
+        cells=at("cells", "cells/{sample}.h5ad"),
+        args=at("model", "model/args.json"),
+        vocab=at("model", "model/vocab.json"),
+        weights=at("model", "model/best_model.pt"),
+        code=lib("job", "store", "activations", "scgpt"),
+    output:
+        activations=f"{RUN}/{{arm}}activations/{{sample}}/{{shard}}.zarr.zip",
+    params:
+        sample="{sample}",
+        shard=lambda wildcards: int(wildcards.shard),
+        layers=lambda wildcards: settings.layers(ARMS[arm_name(wildcards)]),
+        dtype=setting("activations.dtype"),
+        mode=setting("activations.mode"),
+        max_length=setting("activations.max_length"),
+        batch_tokens=setting("activations.batch_tokens"),
+        genes=setting("cells.genes"),
+        seed=config["seed"],
+    log:
+        f"{RUN}/{{arm}}logs/extract/{{sample}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}.tsv"
+    threads: 2
+    resources:
+        mem_mb=memory(3000, 6),
+        runtime=minutes(60, 120),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/extract.py"

@@ -1,0 +1,223 @@
+"""Recovery of planted programs (evaluation: the only reader of truth/), and the report."""
+
+RECOVERY_NAMES = {
+    "programs": "programs.parquet",
+    "comparisons": "comparisons.tsv",
+    "summary": "summary.json",
+}
+SIMULATED_RUN = config["simulate"]["enabled"]
+RECOVERY_FILES = (
+    [f"{RUN}/recovery/{name}" for name in RECOVERY_NAMES.values()]
+    if SIMULATED_RUN
+    else []
+)
+STRENGTH_ARMS = {
+    name: ARMS[name]["simulate"]["strength"]
+    for name in EXTRA_ARMS
+    if "simulated" in OWN[name]
+}
+EXTRA_TARGETS = [
+    *(
+        path
+        for name in EXTRA_ARMS
+        for path in layered("alignment/{dictionary}/layer_{layer}/summary.json", name)
+    ),
+    *([f"{RUN}/recovery/curve.tsv", f"{RUN}/extras.html"] if STRENGTH_ARMS else []),
+]
+
+
+def headline(table, name="", dictionary=HEADLINE):
+    """Return one alignment table of the headline dictionary (or of the neurons) for every layer of an arm."""
+    return layered(
+        f"alignment/{{dictionary}}/layer_{{layer}}/{table}", name, [dictionary]
+    )
+
+
+if SIMULATED_RUN:
+
+    rule recover:
+        input:
+            **{
+                f"arm_{name}": headline("concepts.parquet", name)
+                for name in CONTROL_ARMS
+            },
+            truth_programs=f"{RUN}/truth/programs.parquet",
+            terms=f"{RUN}/concepts/terms.parquet",
+            main=headline("concepts.parquet"),
+            main_summary=headline("summary.json"),
+            neurons=headline("concepts.parquet", dictionary=NEURONS),
+            code=lib("job", "store", "recovery", "stats"),
+        output:
+            **{role: f"{RUN}/recovery/{name}" for role, name in RECOVERY_NAMES.items()},
+        log:
+            f"{RUN}/logs/recover.log",
+        benchmark:
+            f"{RUN}/benchmarks/recover.tsv"
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(1500),
+            runtime=minutes(10),
+        params:
+            layers=representation_layers("", HEADLINE),
+            arms={name: representation_layers(name, HEADLINE) for name in CONTROL_ARMS},
+            seed=config["seed"],
+        script:
+            "../../scripts/recover.py"
+
+
+def strength_points():
+    """Return (strength, layer, arm) of every point of the recovery curve, the main arm included."""
+    arms = {"": config["simulate"]["strength"], **STRENGTH_ARMS}
+    return [
+        (strength, layer, name)
+        for name, strength in sorted(arms.items(), key=lambda item: item[1])
+        for layer in representation_layers(name, HEADLINE)
+    ]
+
+
+if STRENGTH_ARMS:
+
+    rule recovery_curve:
+        input:
+            truth_programs=[
+                f"{arm_folder(name, 'simulated')}/truth/programs.parquet"
+                for _, _, name in strength_points()
+            ],
+            terms=f"{RUN}/concepts/terms.parquet",
+            concepts=[
+                path
+                for name in dict.fromkeys(n for _, _, n in strength_points())
+                for path in headline("concepts.parquet", name)
+            ],
+            summaries=[
+                path
+                for name in dict.fromkeys(n for _, _, n in strength_points())
+                for path in headline("summary.json", name)
+            ],
+            code=lib("job", "store", "recovery", "stats"),
+        output:
+            curve=f"{RUN}/recovery/curve.tsv",
+        log:
+            f"{RUN}/logs/recovery_curve.log",
+        benchmark:
+            f"{RUN}/benchmarks/recovery_curve.tsv"
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(1500),
+            runtime=minutes(10),
+        params:
+            strengths=[strength for strength, _, _ in strength_points()],
+            layers=[layer for _, layer, _ in strength_points()],
+            seed=config["seed"],
+        script:
+            "../../scripts/recovery_curve.py"
+
+
+ALIGNMENT_TABLES = ("concepts", "features", "null", "interpretable", "summary")
+
+
+def report_index():
+    """Return one entry per (arm, representation, layer) with the paths of its tables."""
+    entries = []
+    shown = [("", d["name"]) for d in config["dictionaries"]] + [("", NEURONS)]
+    shown += [(name, HEADLINE) for name in CONTROL_ARMS]
+    for name, representation in shown:
+        for layer in representation_layers(name, representation):
+            place = f"{representation}/layer_{layer}"
+            entry = {
+                "arm": name or "main",
+                "representation": representation,
+                "layer": layer,
+            }
+            for table in ALIGNMENT_TABLES:
+                suffix = "json" if table == "summary" else "parquet"
+                entry[table] = (
+                    f"{arm_folder(name, 'alignment')}/alignment/{place}/{table}.{suffix}"
+                )
+            if representation != NEURONS:
+                folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
+                entry["training"] = f"{folder}/training.parquet"
+                entry["metrics"] = f"{folder}/metrics.json"
+                entry["top_tokens"] = (
+                    f"{arm_folder(name, 'features')}/features/{place}/top_tokens.parquet"
+                )
+            entries.append(entry)
+    return entries
+
+
+REPORT_INDEX = report_index()
+
+
+REPORT_INPUT = {
+    "tables": [
+        path
+        for entry in REPORT_INDEX
+        for key, path in entry.items()
+        if key not in ("arm", "representation", "layer")
+    ],
+    "qc": expand(f"{RUN}/cells/{{sample}}.qc.tsv", sample=SAMPLES),
+    "qc_figures": expand(f"{RUN}/cells/{{sample}}.qc.svg", sample=SAMPLES),
+    "query": f"{RUN}/concepts/query.json",
+    "terms": f"{RUN}/concepts/terms.parquet",
+    "model_metrics": f"{RUN}/model/metrics.json",
+    "model_training": f"{RUN}/model/training.parquet",
+    "recovery": RECOVERY_FILES,
+    "code": lib("job", "store", "report"),
+}
+REPORT_PARAMS = {
+    "run": config["run"],
+    "config": ARMS[""],
+    "samples": list(SAMPLES),
+    "index": REPORT_INDEX,
+    "simulated": SIMULATED_RUN,
+}
+
+
+rule write_report:
+    input:
+        **REPORT_INPUT,
+    output:
+        report=f"{RUN}/report.html",
+        figures=directory(f"{RUN}/figures"),
+    log:
+        f"{RUN}/logs/write_report.log",
+    benchmark:
+        f"{RUN}/benchmarks/write_report.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(10),
+    params:
+        **REPORT_PARAMS,
+    script:
+        "../../scripts/write_report.py"
+
+
+if STRENGTH_ARMS:
+
+    rule write_extras_report:
+        input:
+            **{**REPORT_INPUT, "curve": f"{RUN}/recovery/curve.tsv"},
+        output:
+            report=f"{RUN}/extras.html",
+            figures=directory(f"{RUN}/extras_figures"),
+        log:
+            f"{RUN}/logs/write_extras_report.log",
+        benchmark:
+            f"{RUN}/benchmarks/write_extras_report.tsv"
+        conda:
+            "../../envs/report.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(2000),
+            runtime=minutes(10),
+        params:
+            **REPORT_PARAMS,
+        script:
+            "../../scripts/write_report.py"
