@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/extraction.py [--cells 256] [--repeats 3] [--threads 2] [--data FOLDER]
 
 The package's path: its collator, batches of 128 cells in file order padded to the longest, its
-`TransformerModel`; once with hooks on every layer's `norm2`, as extraction needs (off PyTorch's fused path, in
-which the hooks see no plain tensors), once as `embed_data` runs it (fused, last layer only). Ours:
+`TransformerModel`; once with hooks on every layer's `norm2`, as extraction needs (off PyTorch's fused
+path, in which the hooks see no plain tensors), once as `embed_data` runs it (fused, last layer only). Ours:
 tokenise, run, write all layers to the activation store as float16; and the model alone. The
 whole-human architecture (12 layers x 512) with random weights, the same in both, and
 real CosMx cells. Prints wall and CPU time (the CPU column stands also on a busy machine), their ratios

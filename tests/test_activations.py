@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
+
 from interptfm import activations, store
 from interptfm.errors import InputError
 from interptfm.scgpt import checkpoint
 from interptfm.scgpt.model import ModelConfig, initialise
 from interptfm.scgpt.tokenizer import Vocabulary, tokenize
-from scipy import sparse
 
 N_CELLS, N_GENES, D, LAYERS = 60, 40, 16, 3
 GENES = [f"G{i}" for i in range(N_GENES)]

@@ -218,6 +218,8 @@ def test_planted_concept_is_found_and_the_rest_is_not():
     assert result.interpretable["stable"].isna().all()
     assert list(result.interpretable) == ["feature", "term_id", "f1", "lift", "p", "q", "stable"]
     assert result.summary["n_concepts_significant"] == 1
+    strict = aligned(firing, membership, permutations=50, strata=10, min_lift=row["lift"])
+    assert strict.summary["n_concepts_significant"] == 1 and len(strict.interpretable) == 0
 
 
 def test_random_membership_is_not_enriched():

@@ -243,6 +243,16 @@ def test_interleaved_shards_are_put_in_order(tmp_path):
     assert result.top_tokens["gene"].tolist() == GENES[:4]
 
 
+def test_guard_cells_have_aggregates_but_no_top_tokens(tmp_path):
+    cells = cells_file("s", ["train", "guard"], GENES)
+    x = np.array([[1.0], [4.0]], np.float32)
+    path = write_activations(tmp_path / "a.zarr.zip", "s", np.arange(2), np.arange(2), x)
+    _, result = extracted([cells], [path], Positive(1))
+    assert result.maximum.tolist() == [1]
+    assert result.top_tokens["activation"].tolist() == [1]
+    assert result.cells.max.toarray().ravel().tolist() == [1, 4]
+
+
 def test_files_come_back_and_are_deterministic(tmp_path):
     adatas, paths, _ = world(tmp_path, seed=4)
     _, result = extracted(adatas, paths, Positive(5), attributes={"representation": "p", "layer": 0})
@@ -325,7 +335,7 @@ class Named(dict):
 
 @pytest.mark.parametrize("name", ["batchtopk", "neurons"])
 def test_script_writes_the_contract(tmp_path, name):
-    import features as script
+    import encode as script
 
     adatas, paths, tokens = world(tmp_path, seed=5)
     for adata in adatas:

@@ -41,8 +41,8 @@ def svd_gene_embeddings(counts: Sequence[sparse.csr_matrix], n_components: int, 
     """Gene embeddings (genes, n_components) float32 from the co-expression of training cells.
 
     counts: raw counts of the training cells, one CSR (cells x genes) a sample, over the same genes.
-    Counts are scaled to the median depth, log1p, standardised per gene within the sample (clipped at
-    ±MAX_Z); the eigenvectors of the gene correlation matrix (the SVD's right singular vectors) are
+    Counts are scaled to the median depth, log1p, and freed of what log depth still explains (the detection
+    of rare genes), then standardised per gene, within each sample, and clipped at ±MAX_Z. The eigenvectors of the gene correlation matrix (the SVD's right singular vectors) are
     kept where the eigenvalue exceeds the largest one of the same data with every gene permuted over
     cells (parallel analysis, Horn 1965), and weighted by sqrt(eigenvalue - 1), so that inner products are
     co-expression without the noise. Since `enc_norm` brings every row to the same norm, a gene whose
@@ -57,7 +57,7 @@ def svd_gene_embeddings(counts: Sequence[sparse.csr_matrix], n_components: int, 
     rng = job.generator(seed, "svd_gene_embeddings")
     depth = float(np.median(np.concatenate([np.asarray(c.sum(1)).ravel() for c in counts])))
     logged = [_log_normalise(c, depth) for c in counts]
-    permuted = [_permute_genes(matrix, rng) for matrix in logged]
+    permuted = [(_permute_genes(matrix, rng), score) for matrix, score in logged]
     values, vectors = _leading_components(_correlation(logged), min(n_components, n_genes))
     edge = _leading_components(_correlation(permuted), 1)[0][0]
     kept = values > max(edge, 1.0)
@@ -80,11 +80,13 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _log_normalise(counts: sparse.csr_matrix, depth: float) -> sparse.csr_matrix:
-    total = np.asarray(counts.sum(1)).ravel()
-    logged = sparse.diags(depth / np.maximum(total, 1)) @ counts.astype(np.float64)
+def _log_normalise(counts: sparse.csr_matrix, depth: float) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Log-normalised counts, and every cell's standardised log total (cells,)."""
+    total = np.maximum(np.asarray(counts.sum(1), dtype=np.float64).ravel(), 1)
+    logged = sparse.csr_matrix(sparse.diags(depth / total) @ counts.astype(np.float64))
     logged.data = np.log1p(logged.data)
-    return sparse.csr_matrix(logged)
+    score = np.log(total) - np.log(total).mean()
+    return logged, score / max(score.std(), 1e-12)
 
 
 def _permute_genes(matrix: sparse.csr_matrix, rng: np.random.Generator) -> sparse.csr_matrix:
@@ -95,17 +97,23 @@ def _permute_genes(matrix: sparse.csr_matrix, rng: np.random.Generator) -> spars
     return columns.tocsr()
 
 
-def _correlation(logged: Sequence[sparse.csr_matrix], block: int = 4096) -> np.ndarray:
-    """Gene correlation matrix (genes, genes) of clipped values, each sample standardised on its own."""
-    gram, n = np.zeros((logged[0].shape[1],) * 2), 0
-    for matrix in logged:
+def _correlation(samples: Sequence[tuple[sparse.csr_matrix, np.ndarray]], block: int = 4096) -> np.ndarray:
+    """Gene correlation matrix (genes, genes) of clipped residuals from depth, each sample by itself.
+
+    samples: log-normalised counts (cells x genes) and standardised log totals (cells,).
+    """
+    gram, n = np.zeros((samples[0][0].shape[1],) * 2), 0
+    for matrix, score in samples:
         mean = np.asarray(matrix.mean(0)).ravel()
-        variance = np.asarray(matrix.multiply(matrix).mean(0)).ravel() - mean**2
+        slope = matrix.T @ score / len(score)
+        variance = np.asarray(matrix.multiply(matrix).mean(0)).ravel() - mean**2 - slope**2
         scale = np.where(variance > 1e-12, 1 / np.sqrt(np.maximum(variance, 1e-12)), 0)
-        for start in range(0, matrix.shape[0], block):
-            z = np.clip((matrix[start : start + block].toarray() - mean) * scale, -MAX_Z, MAX_Z)
+        for start in range(0, len(score), block):
+            stop = start + block
+            residual = matrix[start:stop].toarray() - mean - score[start:stop, None] * slope
+            z = np.clip(residual * scale, -MAX_Z, MAX_Z)
             gram += z.T @ z
-        n += matrix.shape[0]
+        n += len(score)
     return gram / n
 
 
