@@ -89,9 +89,17 @@ def dense_counts(tokens, codes, genes, thresholds, maximum):
     return counts, n
 
 
-def extracted(adatas, paths, representation, **options):
+def extracted(adatas, paths, representation, top_tokens=20, **options):
+    """Return the genes and, in one object, what ``extract`` and (for sparse codes) ``aggregate`` return."""
     genes, samples = features.samples_of(adatas)
-    return genes, features.extract(paths, samples, genes, representation, 0, **options)
+    found = features.extract(paths, samples, genes, representation, 0, **options)
+    result = SimpleNamespace(maximum=found.maximum, firing=found.firing)
+    if representation.sparse:
+        options.pop("attributes", None)
+        result.cells, result.top_tokens = features.aggregate(
+            paths, samples, genes, representation, 0, found.maximum, top_tokens, **options
+        )
+    return genes, result
 
 
 def test_counts_by_hand():
@@ -176,7 +184,6 @@ def test_extract_equals_the_definition(tmp_path):
         np.testing.assert_array_equal(result.firing.counts, counts)
         np.testing.assert_array_equal(result.firing.tokens, n)
     assert (tokens["split"] == "guard").any()
-    assert result.cells is None and result.top_tokens is None
 
 
 def test_cell_aggregates_equal_the_definition(tmp_path):
@@ -335,7 +342,8 @@ class Named(dict):
 
 @pytest.mark.parametrize("name", ["batchtopk", "neurons"])
 def test_script_writes_the_contract(tmp_path, name):
-    import encode as script
+    import aggregate
+    import encode
 
     adatas, paths, tokens = world(tmp_path, seed=5)
     for adata in adatas:
@@ -345,7 +353,6 @@ def test_script_writes_the_contract(tmp_path, name):
     if name != "neurons":
         _, (cfg, weights) = dictionary(tmp_path)
         given |= {"cfg": str(cfg), "weights": str(weights)}
-        outputs |= {"cells": "cells.zarr.zip", "top_tokens": "top_tokens.parquet"}
     snakemake = SimpleNamespace(
         input=Named(given),
         output=Named({key: tmp_path / "out" / value for key, value in outputs.items()}),
@@ -355,7 +362,12 @@ def test_script_writes_the_contract(tmp_path, name):
         rule="encode",
         wildcards={},
     )
-    script.main(snakemake)
+    encode.main(snakemake)
+    if name != "neurons":
+        snakemake.input["max"] = str(snakemake.output["max"])
+        outputs |= {"cells": "cells.zarr.zip", "top_tokens": "top_tokens.parquet"}
+        snakemake.output = Named({key: tmp_path / "out" / value for key, value in outputs.items()})
+        aggregate.main(snakemake)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(outputs.values())
     firing = features.read_firing(tmp_path / "out" / "firing.zarr.zip")
     assert firing.attributes["representation"] == name and firing.attributes["layer"] == 0

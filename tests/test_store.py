@@ -57,6 +57,22 @@ def test_bfloat16_rounds_to_nearest_even():
     assert np.array_equal(decode(encode(values, "bfloat16"), "bfloat16"), expected)
 
 
+def test_bit_rounding_is_exact_to_its_bits_and_compresses(tmp_path):
+    values = np.random.default_rng(0).normal(size=(CHUNK_TOKENS, 32)).astype(np.float32)
+    values[np.abs(values) < 1e-3] = 1  # float16 has fewer bits for the smallest numbers
+    sizes = {}
+    for bits in (None, 7):
+        path = tmp_path / f"{bits}.zarr.zip"
+        with store.ActivationWriter(path, [0], len(values), 1, 32, "float16", {}, bits) as writer:
+            writer.write(*np.zeros((3, len(values))), {0: values})
+            writer.write_cls(0, np.zeros((1, 1, 32)))
+        with store.open_activations(path) as activations:
+            error = np.abs(activations.rows(0, 0, len(values)) / values - 1).max()
+        assert error <= 2.0 ** -((bits or 10) + 1) * 1.15  # half a unit of the last bit kept, rounded twice
+        sizes[bits] = path.stat().st_size
+    assert sizes[7] < 0.8 * sizes[None]
+
+
 def test_failure_leaves_nothing(tmp_path):
     with (
         pytest.raises(InputError, match="found 5 tokens in gene, expected 10"),

@@ -15,7 +15,7 @@ from interptfm import dependencies
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
-DICTIONARY = {"train_dictionary", "encode", "align", "recover", "write_report"}
+DICTIONARY = {"train_dictionary", "encode", "aggregate", "align", "recover", "write_report"}
 MODEL = {"build_model", "extract", "encode_neurons"} | DICTIONARY
 CELLS = {"ingest", "build_concepts"} | MODEL
 SIMULATE = {"simulate"} | CELLS
@@ -63,6 +63,7 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     assert not list(results.rglob(".*.zarr.zip")), "a temporary file was left behind"
     assert not (results / "arms/untrained/cells").exists(), "an arm reads the main arm's cells"
     assert not (results / "arms/untrained/alignment/batchtopk/layer_0").exists(), "the arm names layer 1 only"
+    assert not list(results.glob("arms/*/features/*/*/cells.zarr.zip")), "no comparison reads an arm's cells"
     assert planned(project) == {}
 
 
@@ -74,7 +75,8 @@ CHANGES = [
     ("model.dropout", 0.2, MODEL),
     ("activations.dtype", "float32", MODEL - {"build_model"}),
     ("dictionaries.0.k", 5, DICTIONARY),
-    ("features.top_tokens", 10, DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
+    ("features.top_tokens", 10, {"aggregate", "write_report"}),
+    ("features.thresholds", [0, 0.5], DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
     ("alignment.max_q", 0.1, {"align", "recover", "write_report"}),
 ]
 
