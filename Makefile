@@ -27,7 +27,7 @@ demo: env
 	@echo "The report: $(CURDIR)/results/demo/report.html"
 
 test: lint
-	$(BIN)/python -m pytest -m "not soak" -n 2
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
 
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m soak

@@ -1,4 +1,4 @@
-"""Rule encode: firing counts, cell aggregates and top tokens of one representation of one layer."""
+"""Rule encode: training maxima and firing counts of one representation of one layer."""
 
 
 def main(snakemake):
@@ -12,30 +12,24 @@ def main(snakemake):
         from interptfm import features, store
 
         given, params, output = snakemake.input, snakemake.params, snakemake.output
-        settings = {"thresholds": list(params.thresholds), "top_tokens": int(params.top_tokens)}
-        name, layer = params.representation, int(params.layer)
-        origin = job.provenance(snakemake, features=settings, representation=name, layer=layer)
-        attributes = {"representation": name, "layer": layer, "provenance": origin}
+        name, layer, thresholds = params.representation, int(params.layer), list(params.thresholds)
+        origin = job.provenance(snakemake, thresholds=thresholds, representation=name, layer=layer)
         activations = list(given.activations)
         weights = given.get("weights")
         folder = Path(weights).parent if weights else None
-        device = job.device() if weights else "cpu"
         genes, samples = features.samples_of(store.read_h5ad(path) for path in given.cells)
         result = features.extract(
             activations,
             samples,
             genes,
-            features.representation_of(name, activations, folder, device),
+            features.representation_of(name, activations, folder, job.device() if weights else "cpu"),
             layer,
-            attributes=attributes,
-            **settings,
+            thresholds=thresholds,
+            attributes={"representation": name, "layer": layer, "provenance": origin},
         )
         with store.atomic(output.max) as path:
             np.save(path, result.maximum)
         features.write_firing(output.firing, result.firing)
-        if result.cells is not None:
-            features.write_cells(output.cells, result.cells, attributes)
-            store.write_table(output.top_tokens, result.top_tokens, provenance=origin)
 
 
 if "snakemake" in globals():

@@ -26,6 +26,7 @@ def main(snakemake):
             adata.obs["shard"].to_numpy() == int(params.shard),
             params.layers,
             dtype=params.dtype,
+            mantissa_bits=params.mantissa_bits,
             mode=params.mode,
             max_length=params.max_length,
             batch_tokens=params.batch_tokens,

@@ -49,19 +49,16 @@ rule encode:
         activations=all_activations,
         cfg=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/cfg.json"),
         weights=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/sae_weights.safetensors"),
-        code=lib("job", "store", "features", "sae"),
+        code=lib("job", "store", "features"),
     output:
         max=f"{FEATURES_FOLDER}/max.npy",
         firing=f"{FEATURES_FOLDER}/firing.zarr.zip",
-        cells=f"{FEATURES_FOLDER}/cells.zarr.zip",
-        top_tokens=f"{FEATURES_FOLDER}/top_tokens.parquet",
     wildcard_constraints:
         dictionary=choice(sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})),
     params:
         representation="{dictionary}",
         layer=lambda wildcards: int(wildcards.layer),
         thresholds=setting("features.thresholds"),
-        top_tokens=setting("features.top_tokens"),
     log:
         f"{RUN}/{{arm}}logs/encode/{{dictionary}}_{{layer}}.log",
     benchmark:
@@ -76,6 +73,36 @@ rule encode:
         "../../scripts/encode.py"
 
 
+# Apart from encode, because control arms are compared by their firing counts alone.
+rule aggregate:
+    input:
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        activations=all_activations,
+        cfg=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/cfg.json"),
+        weights=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/sae_weights.safetensors"),
+        max=at("features", "features/{dictionary}/layer_{layer}/max.npy"),
+        code=lib("job", "store", "features"),
+    output:
+        cells=f"{FEATURES_FOLDER}/cells.zarr.zip",
+        top_tokens=f"{FEATURES_FOLDER}/top_tokens.parquet",
+    params:
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+        top_tokens=setting("features.top_tokens"),
+    log:
+        f"{RUN}/{{arm}}logs/aggregate/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/aggregate/{{dictionary}}_{{layer}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 1),
+        runtime=minutes(30, 10),
+    conda:
+        "../../envs/model.yaml"
+    script:
+        "../../scripts/aggregate.py"
+
+
 rule encode_neurons:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
@@ -88,7 +115,6 @@ rule encode_neurons:
         representation=NEURONS,
         layer=lambda wildcards: int(wildcards.layer),
         thresholds=setting("features.thresholds"),
-        top_tokens=setting("features.top_tokens"),
     log:
         f"{RUN}/{{arm}}logs/encode/{NEURONS}_{{layer}}.log",
     benchmark:

@@ -7,7 +7,7 @@ rule build_model:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
         checkpoint=lambda wildcards: settings.checkpoint_files(ARMS[arm_name(wildcards)]),
-        code=lib("job", "store", "pretrain", "activations", "scgpt"),
+        code=lib("job", "store", "pretrain", "scgpt"),
     output:
         args=f"{MODEL_FOLDER}/args.json",
         vocab=f"{MODEL_FOLDER}/vocab.json",
@@ -49,6 +49,7 @@ rule extract:
         shard=lambda wildcards: int(wildcards.shard),
         layers=lambda wildcards: settings.layers(ARMS[arm_name(wildcards)]),
         dtype=setting("activations.dtype"),
+        mantissa_bits=setting("activations.mantissa_bits"),
         mode=setting("activations.mode"),
         max_length=setting("activations.max_length"),
         batch_tokens=setting("activations.batch_tokens"),

@@ -142,9 +142,8 @@ def report_index():
                 folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
                 entry["training"] = f"{folder}/training.parquet"
                 entry["metrics"] = f"{folder}/metrics.json"
-                entry["top_tokens"] = (
-                    f"{arm_folder(name, 'features')}/features/{place}/top_tokens.parquet"
-                )
+                if not name:
+                    entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
             entries.append(entry)
     return entries
 

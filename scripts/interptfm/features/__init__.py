@@ -1,7 +1,7 @@
 """Features of a representation over all tokens: firing counts, cell aggregates and top tokens.
 
 ``tokens`` iterates over the activation files, ``firing`` counts, ``cells`` aggregates; here are the
-representations and the two passes that fill everything.
+representations and the passes over the tokens that fill everything.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ __all__ = [
     "FiringCounter",
     "Neurons",
     "Sample",
+    "aggregate",
     "cuts",
     "extract",
     "read_cells",
@@ -103,15 +104,10 @@ class Dictionary:
 
 @dataclass
 class Features:
-    """What :func:`extract` returns; ``cells`` and ``top_tokens`` only of sparse representations.
-
-    ``maximum`` float32 (features,) over training tokens.
-    """
+    """What :func:`extract` returns; ``maximum`` float32 (features,) over training tokens."""
 
     maximum: np.ndarray
     firing: Firing
-    cells: Cells | None
-    top_tokens: pd.DataFrame | None
 
 
 def representation_of(
@@ -140,11 +136,10 @@ def extract(
     representation: Representation,
     layer: int,
     thresholds: Sequence[float] = THRESHOLDS,
-    top_tokens: int = 20,
     attributes: dict[str, Any] | None = None,
     block_tokens: int = BLOCK_TOKENS,
 ) -> Features:
-    """Encode all tokens twice: for the maxima over training tokens, then for everything else.
+    """Encode all tokens twice: for the maxima over training tokens, then for the firing counts.
 
     Parameters
     ----------
@@ -158,8 +153,6 @@ def extract(
         Which layer of the activation files.
     thresholds
         Shares of the maximum, increasing, in [0, 1); 0 means code > 0.
-    top_tokens
-        How many tokens to keep a feature.
     attributes
         Become attributes of the firing counts.
     block_tokens
@@ -184,19 +177,49 @@ def extract(
         raise InputError("activations: found no token of a training cell, expected at least one")
 
     counter = FiringCounter(len(genes), maximum, thresholds)
-    aggregates = CellAggregator(maximum) if representation.sparse else None
-    top = TopTokens(representation.n_features, top_tokens) if representation.sparse else None
     every = blocks(paths, samples, layer, block_tokens)
     for block in job.progress(every, f"layer {layer}: firing counts, blocks"):
-        codes = representation.encode(block.x)
-        counter.add(block.gene, block.split, codes)
-        if aggregates is not None and top is not None:
-            aggregates.add(block, codes)
-            top.add(block, codes)
+        counter.add(block.gene, block.split, representation.encode(block.x))
     firing = Firing(*counter.result(), genes, [float(t) for t in thresholds], attributes or {})
-    return Features(
-        maximum,
-        firing,
-        aggregates.result() if aggregates else None,
-        top.result(samples, genes) if top else None,
-    )
+    return Features(maximum, firing)
+
+
+def aggregate(
+    paths: Sequence[str | Path],
+    samples: dict[str, Sample],
+    genes: list[str],
+    dictionary: Dictionary,
+    layer: int,
+    maximum: np.ndarray,
+    top_tokens: int = 20,
+    block_tokens: int = BLOCK_TOKENS,
+) -> tuple[Cells, pd.DataFrame]:
+    """Encode all tokens once more, for the aggregates of every cell and the top tokens of every feature.
+
+    Parameters
+    ----------
+    paths, samples, genes, layer, block_tokens
+        As for :func:`extract`.
+    dictionary
+        Maps activations to sparse codes.
+    maximum
+        (features,) float32, training maxima from :func:`extract`.
+    top_tokens
+        How many tokens to keep a feature.
+
+    Raises
+    ------
+    InputError
+        If files, samples and maxima do not fit each other.
+    """
+    if len(maximum) != dictionary.n_features:
+        raise InputError(
+            f"features: found maxima of {len(maximum)} features, expected the dictionary's {dictionary.n_features}"
+        )
+    aggregates, top = CellAggregator(maximum), TopTokens(dictionary.n_features, top_tokens)
+    every = blocks(paths, samples, layer, block_tokens)
+    for block in job.progress(every, f"layer {layer}: cells, blocks"):
+        codes = dictionary.encode(block.x)
+        aggregates.add(block, codes)
+        top.add(block, codes)
+    return aggregates.result(), top.result(samples, genes)

@@ -142,7 +142,7 @@ def build(
         "cells": {"train": len(train), "validation": len(held_out)},
         "tokens": {"train": _n_genes(train), "validation": _n_genes(held_out)},
         "truncated_cells": int(train.truncated.sum() + held_out.truncated.sum()),
-        "validation": _validation_metrics(history, train, validation, config),
+        "validation": _validation_metrics(history, train, validation, config, kind),
     }
     extra = {
         "trained_by": kind,
@@ -187,21 +187,23 @@ def _n_genes(tokens: Tokens) -> int:
 
 
 def _validation_metrics(
-    history: pd.DataFrame, train: Tokens, batches: Sequence[Batch], config: ModelConfig
+    history: pd.DataFrame, train: Tokens, batches: Sequence[Batch], config: ModelConfig, kind: str
 ) -> dict[str, Any]:
     """Errors on the masked tokens of held-out cells (bins squared) beside those of the simple predictors,
-    and the share of the gene means' error that is explained."""
+    and the share of the gene means' error that is explained (none for controls: their decoders are
+    random, so their errors say nothing of their states)."""
     best = history.loc[history["best"]].iloc[0]
     simple = baselines(train, batches, config.mask_value)
     errors = {name: float(best[f"validation_{name}"]) for name in ("token", "cls")}
     if not config.MVC:
         del errors["cls"]
+    explained = {name: 1 - error / simple["gene_mean"] for name, error in errors.items()}
     return {
         "cells": sum(len(batch.lengths) for batch in batches),
         "masked_tokens": sum(len(batch.masked) for batch in batches),
         "best_epoch": int(best["epoch"]),
         "error": errors,
         "baseline_error": simple,
-        "explained": {name: 1 - error / simple["gene_mean"] for name, error in errors.items()},
+        "explained": None if kind in ("random", "svd_only") else explained,
         "baseline_explained": 1 - simple["gene_and_cell"] / simple["gene_mean"],
     }

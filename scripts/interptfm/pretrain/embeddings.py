@@ -41,15 +41,18 @@ def svd_gene_embeddings(counts: Sequence[sparse.csr_matrix], n_components: int, 
     """Gene embeddings (genes, n_components) float32 from the co-expression of training cells.
 
     counts: raw counts of the training cells, one CSR (cells x genes) a sample, over the same genes.
-    Counts are scaled to the median depth, log1p, and freed of what log depth still explains (the detection
-    of rare genes), then standardised per gene, within each sample, and clipped at ±MAX_Z. The eigenvectors of the gene correlation matrix (the SVD's right singular vectors) are
-    kept where the eigenvalue exceeds the largest one of the same data with every gene permuted over
-    cells (parallel analysis, Horn 1965), and weighted by sqrt(eigenvalue - 1), so that inner products are
-    co-expression without the noise. Since `enc_norm` brings every row to the same norm, a gene whose
-    loadings are mostly sampling error would be blown up into a spurious direction: a row is
-    sqrt(r) * loadings + sqrt(1 - r) * a seeded random direction, r being the share of the
-    squared loadings above their sampling error, at most 1 - IDENTITY_SHARE. Signs are fixed by the
-    largest entry. Raises InputError without cells.
+    Counts are scaled to the median depth, log1p, and freed of what log depth still explains (the
+    detection of rare genes), then standardised per gene, within each sample, and clipped at ±MAX_Z.
+    Loadings are the eigenvectors of the gene correlation matrix (the SVD's right singular vectors), kept
+    where the eigenvalue exceeds the largest of the same data with every gene permuted over cells
+    (parallel analysis, Horn 1965) and weighted by the root of the eigenvalue's excess over 1, shrunk
+    as is optimal in Frobenius norm for spiked covariances (Donoho, Gavish and Johnstone 2018).
+
+    Since `enc_norm` brings every row to the same norm, a gene whose loadings are mostly sampling error
+    would be blown up into a spurious direction. So a row is sqrt(r) * its direction of loadings +
+    sqrt(1 - r) * a seeded random direction, r being the share of its squared loadings above their
+    sampling error, at most 1 - IDENTITY_SHARE, which also keeps genes of one program apart. Signs are fixed
+    by the largest entry. Raises InputError without cells.
     """
     n_cells, n_genes = sum(c.shape[0] for c in counts), counts[0].shape[1]
     if n_cells < 2:
@@ -60,8 +63,9 @@ def svd_gene_embeddings(counts: Sequence[sparse.csr_matrix], n_components: int, 
     permuted = [(_permute_genes(matrix, rng), score) for matrix, score in logged]
     values, vectors = _leading_components(_correlation(logged), min(n_components, n_genes))
     edge = _leading_components(_correlation(permuted), 1)[0][0]
-    kept = values > max(edge, 1.0)
-    loadings = vectors[:, kept] * np.sqrt(values[kept] - 1)
+    excess = _spike_excess(values, n_genes / n_cells)
+    kept = (values > edge) & (excess > 0)
+    loadings = vectors[:, kept] * np.sqrt(excess[kept])
 
     squared = (loadings**2).sum(1)
     error = kept.sum() / n_cells
@@ -74,6 +78,18 @@ def svd_gene_embeddings(counts: Sequence[sparse.csr_matrix], n_components: int, 
         kept.sum(), np.median(share),
     )  # fmt: skip
     return (_unit(rows) * math.sqrt(n_components) * EMBEDDING_SD).astype(np.float32)
+
+
+def _spike_excess(values: np.ndarray, gamma: float) -> np.ndarray:
+    """Shrunken excess over 1 of sample eigenvalues, for gamma = variables / observations.
+
+    The spike x + 1 that gives the eigenvalue (1 + x)(1 + gamma / x), times the squared cosine between the
+    sample's and the true eigenvector; 0 up to the edge (1 + sqrt(gamma))².
+    """
+    centred = values - 1 - gamma
+    root = np.sqrt(np.maximum(centred**2 - 4 * gamma, 0))
+    x = np.where(values > (1 + math.sqrt(gamma)) ** 2, (centred + root) / 2, math.sqrt(gamma))
+    return np.maximum(x * (1 - gamma / x**2) / (1 + gamma / x), 0)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -116,8 +116,8 @@ def pretrain(
     targets = tokens.values[tokens.var >= 0]
     variance = max(float(targets.var()), 1e-6)
     key = _run_key(model, tokens, validation, settings, seed)
-    _start_decoders(model, float(targets.mean()), math.sqrt(variance))
     model.to(device)
+    _start_decoders(model, validation[0], float(targets.mean()), math.sqrt(variance), device)
     optimizer = _optimizer(model, settings)
     history = [history_row(0, 0.0, 0, 0, (float("nan"),) * 2, evaluate(model, validation, device))]
     best = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -223,13 +223,27 @@ def _stalled(history: list[dict[str, Any]], patience: int) -> bool:
     return len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _start_decoders(model: ScGPT, mean: float, sd: float) -> None:
-    """Let untrained predictions have the targets' mean and scale: bins are far from 0, and Adam would
-    spend the first epochs on that constant alone."""
+def _start_decoders(model: ScGPT, batch: Batch, mean: float, sd: float, device: str) -> None:
+    """Let untrained predictions have the targets' mean and, from tokens, their scale.
+
+    Bins are far from 0 and the optimiser would spend the first epochs on that constant alone. The MVC
+    decoder has no bias: the mean goes into the direction that the `<cls>` states of a batch share.
+    """
+    model.eval()
     with torch.no_grad():
         last = model.decoder.fc[-1]
         last.weight.mul_(sd)
         last.bias.fill_(mean)
+        if not model.config.MVC:
+            return
+        genes, values = batch.genes.to(device), batch.values.to(device)
+        states = model(genes, values, batch.lengths, layers=()).last
+        shared = states[cls_rows(batch.lengths).to(device)].mean(0)
+        decoder = model.mvc_decoder
+        query = torch.sigmoid(decoder.gene2query(model.encoder(genes.unique()))).mean(0)
+        constant = torch.outer(shared / shared.square().sum(), query / query.square().sum())
+        # What W answers to the mean query along the shared state becomes the mean.
+        decoder.W.weight.add_(constant * (mean - float(shared @ decoder.W.weight @ query)))
 
 
 def _optimizer(model: ScGPT, settings: Settings) -> torch.optim.Optimizer:

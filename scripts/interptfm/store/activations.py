@@ -20,14 +20,21 @@ DTYPES = {"float16": np.float16, "float32": np.float32, "bfloat16": np.uint16}
 INDEX_ARRAYS = {"gene": np.int32, "cell": np.int32, "value": np.float32}
 
 
-def encode(values: np.ndarray, dtype: str) -> np.ndarray:
+def encode(values: np.ndarray, dtype: str, mantissa_bits: int | None = None) -> np.ndarray:
     """Turn float32 values into what is stored; bfloat16 is kept as the upper half of the float32 bits.
 
-    Zarr has no bfloat16, hence ``uint16`` on disk. Rounding is to nearest even, as in torch.
+    Zarr has no bfloat16, hence ``uint16`` on disk. Rounding is to nearest even, as in torch. With
+    ``mantissa_bits`` fewer than the dtype has (float16: 10), the others are rounded away: the zeros
+    that remain compress, while noise does not (bit rounding: Klöwer et al. 2021, Nat Comput Sci).
     """
     values = np.ascontiguousarray(values, dtype=np.float32)
     if dtype != "bfloat16":
-        return values.astype(DTYPES[dtype])
+        stored = values.astype(DTYPES[dtype])
+        if mantissa_bits is None or mantissa_bits >= np.finfo(stored.dtype).nmant:
+            return stored
+        from numcodecs import BitRound
+
+        return BitRound(mantissa_bits).encode(stored).view(stored.dtype)
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -37,6 +44,13 @@ def decode(stored: np.ndarray, dtype: str) -> np.ndarray:
     if dtype != "bfloat16":
         return stored.astype(np.float32)
     return (stored.astype(np.uint32) << 16).view(np.float32)
+
+
+def _bitshuffle(dtype: str) -> Any:
+    """Exponents repeat, mantissas do not: shuffled by bit, activations shrink by about a tenth (float16)."""
+    from zarr.codecs import BloscCodec
+
+    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=np.dtype(DTYPES[dtype]).itemsize)
 
 
 class ActivationWriter:
@@ -54,6 +68,8 @@ class ActivationWriter:
         ``float16``, ``float32`` or ``bfloat16``.
     attributes
         Further attributes; ``layers``, ``dtype`` and the sizes are added.
+    mantissa_bits
+        Bits of the mantissa to keep of float16 and float32 values; None keeps all.
 
     Raises
     ------
@@ -70,6 +86,7 @@ class ActivationWriter:
         d: int,
         dtype: str,
         attributes: dict[str, Any],
+        mantissa_bits: int | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"activations.dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -80,9 +97,10 @@ class ActivationWriter:
             n_cells,
             d,
         )
-        self.dtype = dtype
+        self.dtype, self.mantissa_bits = dtype, mantissa_bits
         self.attributes = {
             **attributes,
+            "mantissa_bits": mantissa_bits,
             "layers": self.layers,
             "dtype": dtype,
             "n_tokens": n_tokens,
@@ -99,7 +117,9 @@ class ActivationWriter:
         for name, dtype in INDEX_ARRAYS.items():
             self._create(name, (self.n_tokens,), dtype)
         for layer in self.layers:
-            self._create(f"layer_{layer}", (self.n_tokens, self.d), DTYPES[self.dtype], compressors=None)
+            self._create(
+                f"layer_{layer}", (self.n_tokens, self.d), DTYPES[self.dtype], compressors=_bitshuffle(self.dtype)
+            )
         self._cls = np.zeros((len(self.layers), self.n_cells, self.d), DTYPES[self.dtype])
         self._cls_done = np.zeros(self.n_cells, bool)
         return self
@@ -141,7 +161,7 @@ class ActivationWriter:
                 f"{self.path}: found an activation of {np.abs(states).max():.3g} in layer {layer}, "
                 "expected at most 65504 for activations.dtype float16; use bfloat16 or float32"
             )
-        return encode(states, self.dtype)
+        return encode(states, self.dtype, self.mantissa_bits)
 
     def _append(self, name: str, data: np.ndarray, final: bool = False) -> None:
         pending = self._pending[name]

@@ -1,0 +1,92 @@
+"""What the README claims of the demo and of the real cells, on runs made here from nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.soak
+
+DEMO_BYTES = 300e6
+STRENGTH_0 = [
+    f"results/demo/arms/strength_0/alignment/batchtopk/layer_{layer}/{table}"
+    for layer in (1, 3)
+    for table in ("concepts.parquet", "summary.json")
+]
+
+
+def run(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+
+
+@pytest.fixture(scope="module")
+def project(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("claims")
+    for part in ("workflow", "scripts", "config", "resources", "envs"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(project):
+    run(project)
+    return project / "results/demo"
+
+
+def comparison(demo: Path, against: str, scope: str = "planted programs") -> pd.Series:
+    table = pd.read_csv(demo / "recovery/comparisons.tsv", sep="\t")
+    chosen = table[(table.scope == scope) & (table.left == "SAE") & (table.right == against)]
+    return chosen[chosen.measure == "F1"].iloc[0]
+
+
+@pytest.mark.parametrize("against", ["permuted membership", "raw neurons", "untrained", "best single gene"])
+def test_planted_programs_are_found_beyond(demo, against):
+    found = comparison(demo, against)
+    assert found.n == 24
+    assert found.lo > 0, found.to_dict()
+
+
+def test_the_untrained_model_shows_no_excess(demo):
+    table = pd.read_csv(demo / "recovery/comparisons.tsv", sep="\t")
+    own = table[(table.scope == "planted programs") & (table.left == "untrained") & (table.measure == "F1")]
+    assert own.iloc[0].lo < 0, own.iloc[0].to_dict()
+
+
+def test_decoys_show_no_excess(demo):
+    """Terms of randomly drawn genes: whatever is found there is found by chance."""
+    assert comparison(demo, "permuted membership", "decoys").lo < 0.05
+
+
+def test_strength_0_shows_no_excess(project, demo):
+    run(project, *STRENGTH_0)
+    for path in STRENGTH_0:
+        if path.endswith(".json"):
+            summary = json.loads((project / path).read_text())
+            assert summary["p"] > 0.01, summary
+            # One of 62 concepts at q < 0.05 may come by chance; many may not.
+            assert summary["n_concepts_significant"] <= 3, summary
+
+
+def test_results_keep_to_their_budget(demo):
+    used = sum(p.stat().st_size for p in demo.rglob("*") if p.is_file() and "strength_" not in str(p))
+    assert used < DEMO_BYTES, f"{used / 1e6:.0f} MB"
+    assert (demo / "report.html").stat().st_size < 15e6
+
+
+@pytest.mark.real
+def test_real_cells_run_end_to_end(project, real_data):
+    run(project, "--configfile", "config/nsclc_mini.yaml", "--config", f"data_root={real_data}")
+    results = project / "results/nsclc_mini"
+    assert (results / "report.html").is_file()
+    for layer in range(4):
+        summary = json.loads((results / f"alignment/batchtopk/layer_{layer}/summary.json").read_text())
+        assert summary["n_concepts_scored"] == 2020 and summary["n_permutations"] == 200
+    assert not (results / "recovery").exists(), "there is no truth to recover in real data"
