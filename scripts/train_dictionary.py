@@ -1,4 +1,4 @@
-"""Rule train_dictionary: train one sparse dictionary on one layer's activations, measure it on held-out blocks."""
+"""Rule train_dictionary: a sparse dictionary of one layer's activations, measured on held-out blocks."""
 
 
 def main(snakemake):

@@ -161,7 +161,8 @@ def write_shard(
 
     counts: CSR (cells x genes) of the sample, raw; in_shard (cells,) bool. Cells without a gene that the
     model knows have neither tokens nor a `<cls>` row; the attribute `cells_without_tokens` counts them.
-    mantissa_bits: see `store.ActivationWriter`. `value` is what the model was given (the bin in mode `binned`), `gene` the column of `counts`.
+    mantissa_bits: see `store.ActivationWriter`. `value` is what the model was given (the bin in mode
+    `binned`), `gene` the column of `counts`.
     """
     network = model.network
     layers = check_layers(layers, network.n_layers)

@@ -147,7 +147,8 @@ def _check_between_keys(config: Config, name: str) -> None:
     model = config["model"]
     if model["embsize"] % model["nheads"]:
         raise InputError(
-            f"{name}: key 'model.nheads': found {model['nheads']}, expected a divisor of embsize {model['embsize']}"
+            f"{name}: key 'model.nheads': found {model['nheads']}, "
+            f"expected a divisor of embsize {model['embsize']}"
         )
     thresholds = config["features"]["thresholds"]
     if thresholds != sorted(thresholds):
@@ -159,7 +160,8 @@ def _check_between_keys(config: Config, name: str) -> None:
     for key in ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",):
         if not ontology[key]:
             raise InputError(
-                f"{name}: key 'ontology.{key}': found nothing, expected a file for source {ontology['source']}"
+                f"{name}: key 'ontology.{key}': found nothing, "
+                f"expected a file for source {ontology['source']}"
             )
         require_file(Path(config["data_root"], ontology[key]), f"{name}: key 'ontology.{key}'")
     for dictionary in config["dictionaries"]:
@@ -216,8 +218,8 @@ def dictionary_layers(config: Config, dictionary: Config, name: str = "configura
     for layer in dictionary["layers"]:
         if layer not in extracted:
             raise InputError(
-                f"{name}: dictionary {dictionary['name']!r}: found layer {layer}, expected one of the extracted "
-                f"layers {extracted}"
+                f"{name}: dictionary {dictionary['name']!r}: found layer {layer}, "
+                f"expected one of the extracted layers {extracted}"
             )
     return sorted(dictionary["layers"])
 

@@ -14,6 +14,7 @@ from interptfm import dependencies
 from interptfm.errors import InputError
 
 NEURONS = "neurons"
+ALIGNMENT_TABLES = ("concepts", "features", "null", "interpretable", "summary")
 MODEL_FILES = ("args.json", "vocab.json", "best_model.pt")
 
 
@@ -23,9 +24,7 @@ def load():
     arms = settings.resolve(config, settings.load_yaml(schemas / "config.schema.yaml"))
     for name, arm in arms.items():
         settings.layers(arm, f"configuration: arm {name!r}" if name else "configuration")
-    samples = settings.read_samples(
-        config["samples"], settings.load_yaml(schemas / "samples.schema.yaml")
-    )
+    samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
             settings.sample_files(sample, config["data_root"], simulated=False)
@@ -42,6 +41,7 @@ OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items
 CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 HEADLINE = config["dictionaries"][0]["name"]
+SIMULATED_RUN = config["simulate"]["enabled"]
 
 
 def choice(names):
@@ -91,7 +91,7 @@ def setting(path):
 
 
 def lib(*modules):
-    """Return the library files that a rule depends on: the modules named and all that they import."""
+    """Return the library files to depend on, the modules named and all that they import."""
     return [os.path.relpath(path) for path in dependencies.closure(modules, LIBRARY)]
 
 
@@ -138,3 +138,77 @@ def layered(pattern, name="", dictionaries=None):
         for dictionary in dictionaries or [d["name"] for d in ARMS[name]["dictionaries"]]
         for layer in representation_layers(name, dictionary)
     ]
+
+
+def simulated_files(role):
+    return [settings.sample_files(row, SIMULATED, simulated=True)[role] for row in SAMPLES.values()]
+
+
+def section_files(wildcards):
+    """Return the files of a section by role, simulated or real, and the vocabulary of a given model."""
+    root = config["data_root"]
+    if config["simulate"]["enabled"]:
+        root = f"{arm_folder(arm_name(wildcards), 'simulated')}/simulated"
+    files = settings.sample_files(SAMPLES[wildcards.sample], root, config["simulate"]["enabled"])
+    given = settings.checkpoint_files(ARMS[arm_name(wildcards)])
+    return {**files, "vocabulary": given[1]} if given else files
+
+
+def section(key):
+    return lambda wildcards: SAMPLES[wildcards.sample][key]
+
+
+def cell_types_column(wildcards):
+    source = SAMPLES[wildcards.sample]["cell_types"] or ""
+    return source.removeprefix("column:") if source.startswith("column:") else None
+
+
+def all_activations(wildcards):
+    return activation_files(arm_name(wildcards))
+
+
+def ontology_files(wildcards):
+    ontology = ARMS[arm_name(wildcards)]["ontology"]
+    roles = ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",)
+    return {role: str(Path(config["data_root"], ontology[role])) for role in roles}
+
+
+def headline(table, name="", dictionary=HEADLINE):
+    """Return one alignment table of the headline dictionary (or of the neurons) for every layer of an arm."""
+    return layered(f"alignment/{{dictionary}}/layer_{{layer}}/{table}", name, [dictionary])
+
+
+def strength_points():
+    """Return (strength, layer, arm) of every point of the recovery curve, the main arm included."""
+    arms = {"": config["simulate"]["strength"], **STRENGTH_ARMS}
+    return [
+        (strength, layer, name)
+        for name, strength in sorted(arms.items(), key=lambda item: item[1])
+        for layer in representation_layers(name, HEADLINE)
+    ]
+
+
+def report_index():
+    """Return one entry per (arm, representation, layer) with the paths of its tables."""
+    entries = []
+    shown = [("", d["name"]) for d in config["dictionaries"]] + [("", NEURONS)]
+    shown += [(name, HEADLINE) for name in CONTROL_ARMS]
+    for name, representation in shown:
+        for layer in representation_layers(name, representation):
+            place = f"{representation}/layer_{layer}"
+            entry = {
+                "arm": name or "main",
+                "representation": representation,
+                "layer": layer,
+            }
+            for table in ALIGNMENT_TABLES:
+                suffix = "json" if table == "summary" else "parquet"
+                entry[table] = f"{arm_folder(name, 'alignment')}/alignment/{place}/{table}.{suffix}"
+            if representation != NEURONS:
+                folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
+                entry["training"] = f"{folder}/training.parquet"
+                entry["metrics"] = f"{folder}/metrics.json"
+                if not name:
+                    entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
+            entries.append(entry)
+    return entries

@@ -12,12 +12,6 @@ CONCEPT_FILES = {
 }
 
 
-def ontology_files(wildcards):
-    ontology = ARMS[arm_name(wildcards)]["ontology"]
-    roles = ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",)
-    return {role: str(Path(config["data_root"], ontology[role])) for role in roles}
-
-
 rule build_concepts:
     input:
         unpack(ontology_files),
@@ -30,18 +24,18 @@ rule build_concepts:
         dag=f"{CONCEPTS_FOLDER}/dag.parquet",
         evidence=f"{CONCEPTS_FOLDER}/evidence.parquet",
         query=f"{CONCEPTS_FOLDER}/query.json",
-    params:
-        ontology=setting("ontology"),
     log:
         f"{RUN}/{{arm}}logs/build_concepts.log",
     benchmark:
         f"{RUN}/{{arm}}benchmarks/build_concepts.tsv"
+    conda:
+        "../../envs/data.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000, 12),
         runtime=minutes(10),
-    conda:
-        "../../envs/data.yaml"
+    params:
+        ontology=setting("ontology"),
     script:
         "../../scripts/build_concepts.py"
 
@@ -60,21 +54,21 @@ rule align:
         interpretable=f"{ALIGNMENT_FOLDER}/interpretable.parquet",
         null=f"{ALIGNMENT_FOLDER}/null.parquet",
         summary=f"{ALIGNMENT_FOLDER}/summary.json",
+    log:
+        f"{RUN}/{{arm}}logs/align/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/align/{{dictionary}}_{{layer}}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3000, 20),
+        runtime=minutes(30),
     params:
         alignment=setting("alignment"),
         representation="{dictionary}",
         layer=lambda wildcards: int(wildcards.layer),
         arm=lambda wildcards: arm_name(wildcards) or "main",
         seed=config["seed"],
-    log:
-        f"{RUN}/{{arm}}logs/align/{{dictionary}}_{{layer}}.log",
-    benchmark:
-        f"{RUN}/{{arm}}benchmarks/align/{{dictionary}}_{{layer}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory(3000, 20),
-        runtime=minutes(30),
-    conda:
-        "../../envs/data.yaml"
     script:
         "../../scripts/align.py"

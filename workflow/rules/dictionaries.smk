@@ -5,10 +5,6 @@ FEATURES_FOLDER = f"{RUN}/{{arm}}features/{{dictionary}}/layer_{{layer}}"
 NEURONS_FOLDER = f"{RUN}/{{arm}}features/{NEURONS}/layer_{{layer}}"
 
 
-def all_activations(wildcards):
-    return activation_files(arm_name(wildcards))
-
-
 rule train_dictionary:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
@@ -19,6 +15,16 @@ rule train_dictionary:
         weights=f"{DICTIONARY_FOLDER}/sae_weights.safetensors",
         training=f"{DICTIONARY_FOLDER}/training.parquet",
         metrics=f"{DICTIONARY_FOLDER}/metrics.json",
+    log:
+        f"{RUN}/{{arm}}logs/train_dictionary/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/train_dictionary/{{dictionary}}_{{layer}}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3500, 1),
+        runtime=minutes(60, 10),
     params:
         dictionary=lambda wildcards: {
             key: value
@@ -29,16 +35,6 @@ rule train_dictionary:
         name="{dictionary}",
         seed=config["seed"],
         work=f"{RUN}/.work/{{arm}}dictionaries/{{dictionary}}/layer_{{layer}}",
-    log:
-        f"{RUN}/{{arm}}logs/train_dictionary/{{dictionary}}_{{layer}}.log",
-    benchmark:
-        f"{RUN}/{{arm}}benchmarks/train_dictionary/{{dictionary}}_{{layer}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory(3500, 1),
-        runtime=minutes(60, 10),
-    conda:
-        "../../envs/model.yaml"
     script:
         "../../scripts/train_dictionary.py"
 
@@ -53,22 +49,22 @@ rule encode:
     output:
         max=f"{FEATURES_FOLDER}/max.npy",
         firing=f"{FEATURES_FOLDER}/firing.zarr.zip",
-    wildcard_constraints:
-        dictionary=choice(sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})),
-    params:
-        representation="{dictionary}",
-        layer=lambda wildcards: int(wildcards.layer),
-        thresholds=setting("features.thresholds"),
     log:
         f"{RUN}/{{arm}}logs/encode/{{dictionary}}_{{layer}}.log",
     benchmark:
         f"{RUN}/{{arm}}benchmarks/encode/{{dictionary}}_{{layer}}.tsv"
+    wildcard_constraints:
+        dictionary=choice(sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})),
+    conda:
+        "../../envs/model.yaml"
     threads: 1
     resources:
         mem_mb=memory(3000, 1),
         runtime=minutes(30, 10),
-    conda:
-        "../../envs/model.yaml"
+    params:
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+        thresholds=setting("features.thresholds"),
     script:
         "../../scripts/encode.py"
 
@@ -85,20 +81,20 @@ rule aggregate:
     output:
         cells=f"{FEATURES_FOLDER}/cells.zarr.zip",
         top_tokens=f"{FEATURES_FOLDER}/top_tokens.parquet",
-    params:
-        representation="{dictionary}",
-        layer=lambda wildcards: int(wildcards.layer),
-        top_tokens=setting("features.top_tokens"),
     log:
         f"{RUN}/{{arm}}logs/aggregate/{{dictionary}}_{{layer}}.log",
     benchmark:
         f"{RUN}/{{arm}}benchmarks/aggregate/{{dictionary}}_{{layer}}.tsv"
+    conda:
+        "../../envs/model.yaml"
     threads: 1
     resources:
         mem_mb=memory(3000, 1),
         runtime=minutes(30, 10),
-    conda:
-        "../../envs/model.yaml"
+    params:
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+        top_tokens=setting("features.top_tokens"),
     script:
         "../../scripts/aggregate.py"
 
@@ -111,19 +107,19 @@ rule encode_neurons:
     output:
         max=f"{NEURONS_FOLDER}/max.npy",
         firing=f"{NEURONS_FOLDER}/firing.zarr.zip",
-    params:
-        representation=NEURONS,
-        layer=lambda wildcards: int(wildcards.layer),
-        thresholds=setting("features.thresholds"),
     log:
         f"{RUN}/{{arm}}logs/encode/{NEURONS}_{{layer}}.log",
     benchmark:
         f"{RUN}/{{arm}}benchmarks/encode/{NEURONS}_{{layer}}.tsv"
+    conda:
+        "../../envs/model.yaml"
     threads: 1
     resources:
         mem_mb=memory(3000, 1),
         runtime=minutes(30, 10),
-    conda:
-        "../../envs/model.yaml"
+    params:
+        representation=NEURONS,
+        layer=lambda wildcards: int(wildcards.layer),
+        thresholds=setting("features.thresholds"),
     script:
         "../../scripts/encode.py"

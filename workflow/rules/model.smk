@@ -14,6 +14,16 @@ rule build_model:
         weights=f"{MODEL_FOLDER}/best_model.pt",
         training=f"{MODEL_FOLDER}/training.parquet",
         metrics=f"{MODEL_FOLDER}/metrics.json",
+    log:
+        f"{RUN}/{{arm}}logs/build_model.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/build_model.tsv"
+    conda:
+        "../../envs/model.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(2500, 6),
+        runtime=minutes(60, 120),
     params:
         model=setting("model"),
         genes=setting("cells.genes"),
@@ -21,16 +31,6 @@ rule build_model:
         max_length=setting("activations.max_length"),
         seed=config["seed"],
         work=f"{RUN}/.work/{{arm}}model",
-    log:
-        f"{RUN}/{{arm}}logs/build_model.log",
-    benchmark:
-        f"{RUN}/{{arm}}benchmarks/build_model.tsv"
-    threads: 2
-    resources:
-        mem_mb=memory(2500, 6),
-        runtime=minutes(60, 120),
-    conda:
-        "../../envs/model.yaml"
     script:
         "../../scripts/build_model.py"
 
@@ -44,6 +44,16 @@ rule extract:
         code=lib("job", "store", "activations", "scgpt"),
     output:
         activations=f"{RUN}/{{arm}}activations/{{sample}}/{{shard}}.zarr.zip",
+    log:
+        f"{RUN}/{{arm}}logs/extract/{{sample}}_{{shard}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    threads: 2
+    resources:
+        mem_mb=memory(3000, 6),
+        runtime=minutes(60, 120),
     params:
         sample="{sample}",
         shard=lambda wildcards: int(wildcards.shard),
@@ -55,15 +65,5 @@ rule extract:
         batch_tokens=setting("activations.batch_tokens"),
         genes=setting("cells.genes"),
         seed=config["seed"],
-    log:
-        f"{RUN}/{{arm}}logs/extract/{{sample}}_{{shard}}.log",
-    benchmark:
-        f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}.tsv"
-    threads: 2
-    resources:
-        mem_mb=memory(3000, 6),
-        runtime=minutes(60, 120),
-    conda:
-        "../../envs/model.yaml"
     script:
         "../../scripts/extract.py"

@@ -5,12 +5,6 @@ TRUTH = f"{RUN}/{{arm}}truth"
 DEMO_ONTOLOGY = "resources/demo_ontology"
 
 
-def simulated_files(role):
-    return [
-        settings.sample_files(row, SIMULATED, simulated=True)[role] for row in SAMPLES.values()
-    ]
-
-
 if config["simulate"]["enabled"]:
 
     rule simulate:
@@ -30,41 +24,22 @@ if config["simulate"]["enabled"]:
                 table=["programs", "program_genes", "cells"],
                 allow_missing=True,
             ),
-        params:
-            settings=setting("simulate"),
-            samples=list(SAMPLES),
-            seed=config["seed"],
         log:
             f"{RUN}/{{arm}}logs/simulate.log",
         benchmark:
             f"{RUN}/{{arm}}benchmarks/simulate.tsv"
+        conda:
+            "../../envs/data.yaml"
         threads: 1
         resources:
             mem_mb=memory(1500),
             runtime=minutes(10),
-        conda:
-            "../../envs/data.yaml"
+        params:
+            settings=setting("simulate"),
+            samples=list(SAMPLES),
+            seed=config["seed"],
         script:
             "../../scripts/simulate.py"
-
-
-def section_files(wildcards):
-    """Return the files of a section by role, simulated or real, and the vocabulary of a given model."""
-    root = config["data_root"]
-    if config["simulate"]["enabled"]:
-        root = f"{arm_folder(arm_name(wildcards), 'simulated')}/simulated"
-    files = settings.sample_files(SAMPLES[wildcards.sample], root, config["simulate"]["enabled"])
-    given = settings.checkpoint_files(ARMS[arm_name(wildcards)])
-    return {**files, "vocabulary": given[1]} if given else files
-
-
-def section(key):
-    return lambda wildcards: SAMPLES[wildcards.sample][key]
-
-
-def cell_types_column(wildcards):
-    source = SAMPLES[wildcards.sample]["cell_types"] or ""
-    return source.removeprefix("column:") if source.startswith("column:") else None
 
 
 rule ingest:
@@ -74,9 +49,17 @@ rule ingest:
     output:
         cells=f"{RUN}/{{arm}}cells/{{sample}}.h5ad",
         qc=f"{RUN}/{{arm}}cells/{{sample}}.qc.tsv",
-        figure=report(
-            f"{RUN}/{{arm}}cells/{{sample}}.qc.svg", caption="../report/qc.rst", category="Cells"
-        ),
+        figure=report(f"{RUN}/{{arm}}cells/{{sample}}.qc.svg", caption="../report/qc.rst", category="Cells"),
+    log:
+        f"{RUN}/{{arm}}logs/ingest/{{sample}}.log",
+    benchmark:
+        f"{RUN}/{{arm}}benchmarks/ingest/{{sample}}.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000, 8),
+        runtime=minutes(15, 10),
     params:
         sample="{sample}",
         samples=list(SAMPLES),
@@ -89,15 +72,5 @@ rule ingest:
             key: value for key, value in setting("cells")(wildcards).items() if key != "genes"
         },
         seed=config["seed"],
-    log:
-        f"{RUN}/{{arm}}logs/ingest/{{sample}}.log",
-    benchmark:
-        f"{RUN}/{{arm}}benchmarks/ingest/{{sample}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=memory(2000, 8),
-        runtime=minutes(15, 10),
-    conda:
-        "../../envs/data.yaml"
     script:
         "../../scripts/ingest.py"

@@ -5,17 +5,8 @@ RECOVERY_NAMES = {
     "comparisons": "comparisons.tsv",
     "summary": "summary.json",
 }
-SIMULATED_RUN = config["simulate"]["enabled"]
-RECOVERY_FILES = (
-    [f"{RUN}/recovery/{name}" for name in RECOVERY_NAMES.values()]
-    if SIMULATED_RUN
-    else []
-)
-STRENGTH_ARMS = {
-    name: ARMS[name]["simulate"]["strength"]
-    for name in EXTRA_ARMS
-    if "simulated" in OWN[name]
-}
+RECOVERY_FILES = [f"{RUN}/recovery/{name}" for name in RECOVERY_NAMES.values()] if SIMULATED_RUN else []
+STRENGTH_ARMS = {name: ARMS[name]["simulate"]["strength"] for name in EXTRA_ARMS if "simulated" in OWN[name]}
 EXTRA_TARGETS = [
     *(
         path
@@ -26,21 +17,11 @@ EXTRA_TARGETS = [
 ]
 
 
-def headline(table, name="", dictionary=HEADLINE):
-    """Return one alignment table of the headline dictionary (or of the neurons) for every layer of an arm."""
-    return layered(
-        f"alignment/{{dictionary}}/layer_{{layer}}/{table}", name, [dictionary]
-    )
-
-
 if SIMULATED_RUN:
 
     rule recover:
         input:
-            **{
-                f"arm_{name}": headline("concepts.parquet", name)
-                for name in CONTROL_ARMS
-            },
+            **{f"arm_{name}": headline("concepts.parquet", name) for name in CONTROL_ARMS},
             truth_programs=f"{RUN}/truth/programs.parquet",
             terms=f"{RUN}/concepts/terms.parquet",
             main=headline("concepts.parquet"),
@@ -67,23 +48,12 @@ if SIMULATED_RUN:
             "../../scripts/recover.py"
 
 
-def strength_points():
-    """Return (strength, layer, arm) of every point of the recovery curve, the main arm included."""
-    arms = {"": config["simulate"]["strength"], **STRENGTH_ARMS}
-    return [
-        (strength, layer, name)
-        for name, strength in sorted(arms.items(), key=lambda item: item[1])
-        for layer in representation_layers(name, HEADLINE)
-    ]
-
-
 if STRENGTH_ARMS:
 
     rule recovery_curve:
         input:
             truth_programs=[
-                f"{arm_folder(name, 'simulated')}/truth/programs.parquet"
-                for _, _, name in strength_points()
+                f"{arm_folder(name, 'simulated')}/truth/programs.parquet" for _, _, name in strength_points()
             ],
             terms=f"{RUN}/concepts/terms.parquet",
             concepts=[
@@ -115,37 +85,6 @@ if STRENGTH_ARMS:
             seed=config["seed"],
         script:
             "../../scripts/recovery_curve.py"
-
-
-ALIGNMENT_TABLES = ("concepts", "features", "null", "interpretable", "summary")
-
-
-def report_index():
-    """Return one entry per (arm, representation, layer) with the paths of its tables."""
-    entries = []
-    shown = [("", d["name"]) for d in config["dictionaries"]] + [("", NEURONS)]
-    shown += [(name, HEADLINE) for name in CONTROL_ARMS]
-    for name, representation in shown:
-        for layer in representation_layers(name, representation):
-            place = f"{representation}/layer_{layer}"
-            entry = {
-                "arm": name or "main",
-                "representation": representation,
-                "layer": layer,
-            }
-            for table in ALIGNMENT_TABLES:
-                suffix = "json" if table == "summary" else "parquet"
-                entry[table] = (
-                    f"{arm_folder(name, 'alignment')}/alignment/{place}/{table}.{suffix}"
-                )
-            if representation != NEURONS:
-                folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
-                entry["training"] = f"{folder}/training.parquet"
-                entry["metrics"] = f"{folder}/metrics.json"
-                if not name:
-                    entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
-            entries.append(entry)
-    return entries
 
 
 REPORT_INDEX = report_index()

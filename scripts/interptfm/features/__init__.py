@@ -214,7 +214,8 @@ def aggregate(
     """
     if len(maximum) != dictionary.n_features:
         raise InputError(
-            f"features: found maxima of {len(maximum)} features, expected the dictionary's {dictionary.n_features}"
+            f"features: found maxima of {len(maximum)} features, "
+            f"expected the dictionary's {dictionary.n_features}"
         )
     aggregates, top = CellAggregator(maximum), TopTokens(dictionary.n_features, top_tokens)
     every = blocks(paths, samples, layer, block_tokens)

@@ -118,7 +118,10 @@ class ActivationWriter:
             self._create(name, (self.n_tokens,), dtype)
         for layer in self.layers:
             self._create(
-                f"layer_{layer}", (self.n_tokens, self.d), DTYPES[self.dtype], compressors=_bitshuffle(self.dtype)
+                f"layer_{layer}",
+                (self.n_tokens, self.d),
+                DTYPES[self.dtype],
+                compressors=_bitshuffle(self.dtype),
             )
         self._cls = np.zeros((len(self.layers), self.n_cells, self.d), DTYPES[self.dtype])
         self._cls_done = np.zeros(self.n_cells, bool)
