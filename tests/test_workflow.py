@@ -27,9 +27,9 @@ def snakemake(folder, *arguments, config="tests/tiny.yaml"):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def planned(folder, *arguments):
+def planned(folder, config="tests/tiny.yaml"):
     """Return rule → number of jobs of a dry run, target rules left out."""
-    done = snakemake(folder, "--dry-run", *arguments)
+    done = snakemake(folder, "--dry-run", config=config)
     assert done.returncode == 0, done.stdout + done.stderr
     table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
     return {rule: int(count) for rule, count in table if rule not in ("all", "total", "extras")}
