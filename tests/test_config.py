@@ -181,3 +181,10 @@ def test_arms_repeat_what_they_change_and_what_follows(schema, defaults):
 
 def test_an_arm_can_be_dropped(schema, defaults):
     assert "untrained" not in settings.resolve(changed(defaults, "arms.untrained", None), schema)
+
+
+def test_the_order_of_keys_is_no_change(schema, defaults):
+    """Snakemake compares params as text: mappings come out sorted, whatever the order in a file."""
+    turned = {key: defaults[key] for key in reversed(defaults)}
+    turned["cells"] = {key: defaults["cells"][key] for key in reversed(defaults["cells"])}
+    assert repr(settings.resolve(turned, schema)) == repr(settings.resolve(defaults, schema))

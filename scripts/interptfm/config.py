@@ -121,7 +121,7 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
         that of an arm.
     """
     check(config, schema, "configuration")
-    arms = {"": copy.deepcopy(config)}
+    arms = {"": _ordered(config)}
     overrides = {**config["arms"], **config["extras"]["arms"]}
     for name, override in overrides.items():
         if override is None:
@@ -131,11 +131,18 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
                 )
-        arms[name] = merge(config, override)
+        arms[name] = _ordered(merge(config, override))
         check(arms[name], schema, f"configuration: arm {name!r}")
     for name, settings in arms.items():
         _check_between_keys(settings, f"configuration: arm {name!r}" if name else "configuration")
     return arms
+
+
+def _ordered(value: Any) -> Any:
+    """Return a copy with the keys of all mappings sorted: Snakemake takes another order for a change."""
+    if isinstance(value, dict):
+        return {key: _ordered(value[key]) for key in sorted(value)}
+    return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
 def _check_between_keys(config: Config, name: str) -> None:
