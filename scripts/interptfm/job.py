@@ -41,8 +41,6 @@ def run(snakemake: Any) -> Iterator[None]:
     _configure_logging(snakemake.log[0] if len(snakemake.log) else None)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
-    # numba refuses another number once its threads run, so what is set already stands.
-    os.environ.setdefault("NUMBA_NUM_THREADS", str(snakemake.threads))
     # Threads that spin while they wait starve each other wherever a node is shared; measured on two
     # cores, a passive wait is faster even on an idle one (training in place: 8.6 s an epoch, 12.2 s).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
