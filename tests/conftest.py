@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +28,17 @@ def real_data() -> Path:
     folder = Path(os.environ.get("INTERPTFM_REAL_DATA", ROOT.parent / "shared" / "data"))
     if not (folder / "cosmx_nsclc_mini").is_dir():
         pytest.skip(f"real data absent: no cosmx_nsclc_mini in {folder} (set INTERPTFM_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project(root, tmp_path_factory) -> Path:
+    """A copy of the project in which the small workflow has run to its end; of xdist group ``workflow``."""
+    from planning import snakemake
+
+    folder = tmp_path_factory.mktemp("project")
+    for part in ("workflow", "scripts", "config", "resources", "envs", "tests"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder

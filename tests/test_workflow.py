@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
+from planning import planned, snakemake
 
-from interptfm import config as settings
 from interptfm import dependencies
 
 pytestmark = pytest.mark.xdist_group("workflow")
-
-DICTIONARY = {"train_dictionary", "encode", "aggregate", "align", "recover", "write_report"}
-MODEL = {"build_model", "extract", "encode_neurons"} | DICTIONARY
-CELLS = {"ingest", "build_concepts"} | MODEL
-SIMULATE = {"simulate"} | CELLS
-
-
-def snakemake(folder, *arguments, config="tests/tiny.yaml"):
-    """Run Snakemake in ``folder`` as a user would and return the finished process."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", config, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def planned(folder, config="tests/tiny.yaml"):
-    """Return rule → number of jobs of a dry run, target rules left out."""
-    done = snakemake(folder, "--dry-run", config=config)
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
-    return {rule: int(count) for rule, count in table if rule not in ("all", "total", "extras")}
-
-
-@pytest.fixture(scope="session")
-def project(root, tmp_path_factory):
-    """A copy of the project in which the small workflow has run to its end."""
-    folder = tmp_path_factory.mktemp("project")
-    for part in ("workflow", "scripts", "config", "resources", "envs", "tests"):
-        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_every_output_is_there_and_nothing_is_left_to_do(project):
@@ -64,72 +33,8 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     assert not (results / "arms/untrained/cells").exists(), "an arm reads the main arm's cells"
     assert not (results / "arms/untrained/alignment/batchtopk/layer_0").exists(), "the arm names layer 1 only"
     assert not list(results.glob("arms/*/features/*/*/cells.zarr.zip")), "no comparison reads an arm's cells"
-    assert planned(project) == {}
-
-
-CHANGES = [
-    ("seed", 2, SIMULATE),
-    ("simulate.strength", 2, SIMULATE),
-    ("cells.min_genes", 12, CELLS),
-    ("ontology.min_genes", 6, {"build_concepts", "align", "recover", "write_report"}),
-    ("model.dropout", 0.2, MODEL),
-    ("activations.dtype", "float32", MODEL - {"build_model"}),
-    ("dictionaries.0.k", 5, DICTIONARY),
-    ("features.top_tokens", 10, {"aggregate", "write_report"}),
-    ("features.thresholds", [0, 0.5], DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
-    ("alignment.max_q", 0.1, {"align", "recover", "write_report"}),
-]
-
-
-@pytest.mark.parametrize("path, value, rules", CHANGES, ids=[path for path, *_ in CHANGES])
-def test_a_changed_key_reruns_what_it_touches(project, tmp_path, path, value, rules):
-    import yaml
-
-    changed = settings.load_yaml(project / "tests/tiny.yaml")
-    *parents, last = path.split(".")
-    place = changed
-    for key in parents:
-        place = place[int(key)] if key.isdigit() else place.setdefault(key, {})
-    place[last] = value
-    overlay = tmp_path / "changed.yaml"
-    overlay.write_text(yaml.safe_dump(changed))
-    assert set(planned(project, str(overlay))) == rules
-
-
-def test_a_changed_k_leaves_the_baseline_alone(project, tmp_path):
-    text = (project / "tests/tiny.yaml").read_text().replace("    k: 4", "    k: 5")
-    (tmp_path / "changed.yaml").write_text(text)
-    jobs = planned(project, str(tmp_path / "changed.yaml"))
-    assert jobs["align"] == jobs["train_dictionary"] == jobs["encode"] == 3  # 2 layers and 1 of the arm
-
-
-EDITS = [
-    ("alignment/__init__.py", {"align", "recover", "write_report"}),
-    ("sae/training.py", DICTIONARY),
-    ("features/firing.py", DICTIONARY - {"train_dictionary"} | {"encode_neurons"}),
-    ("scgpt/tokenizer.py", MODEL),
-    ("ontology/terms.py", SIMULATE),  # the simulator plants programs in terms that it reads by this package
-    ("qc.py", CELLS),
-    ("simulate/model.py", SIMULATE),
-    ("recovery.py", {"recover", "write_report"}),
-    ("report/page.py", {"write_report"}),
-    ("config.py", set()),
-]
-
-
-@pytest.mark.parametrize("module, rules", EDITS, ids=[module for module, _ in EDITS])
-def test_an_edited_module_reruns_the_stages_that_use_it(project, module, rules):
-    path = project / "scripts/interptfm" / module
-    before = path.read_bytes()
-    times = path.stat()
-    try:
-        path.write_bytes(before + b"\n# edited\n")
-        assert set(planned(project)) == rules
-    finally:
-        path.write_bytes(before)
-        import os
-
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    done = snakemake(project, "--dry-run")
+    assert planned(done.stdout + done.stderr) == {} and "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_only_evaluation_reads_the_truth(root):

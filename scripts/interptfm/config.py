@@ -9,10 +9,12 @@ import copy
 import csv
 import difflib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from interptfm import fetch
 from interptfm.errors import InputError
 
 Config = dict[str, Any]
@@ -126,7 +128,7 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
     for name, override in overrides.items():
         if override is None:
             continue
-        for key in ("run", "samples", "data_root", "arms", "extras", "seed"):
+        for key in ("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"):
             if key in override:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
@@ -170,14 +172,27 @@ def _check_between_keys(config: Config, name: str) -> None:
                 f"{name}: key 'ontology.{key}': found nothing, "
                 f"expected a file for source {ontology['source']}"
             )
-        require_file(Path(config["data_root"], ontology[key]), f"{name}: key 'ontology.{key}'")
+        place = Path(config["data_root"], ontology[key])
+        require_file(place, f"{name}: key 'ontology.{key}'", fetched_files(config))
+    for family, python in config["environments"].items():
+        if not os.access(python, os.X_OK):
+            raise InputError(
+                f"{name}: key 'environments.{family}': found no executable {python}, expected a Python"
+            )
     for dictionary in config["dictionaries"]:
         dictionary_layers(config, dictionary, name)
 
 
-def require_file(path: Path, name: str) -> Path:
-    """Return ``path`` if it is there, else raise an :class:`InputError` that names the key."""
-    if not path.is_file():
+def fetched_files(config: Config) -> Collection[str]:
+    """Return the files that the fetch rules provide (``fetch.enabled``), there already or not yet."""
+    if not config["fetch"]["enabled"]:
+        return ()
+    return fetch.provided_files(fetch.read_manifest(config["fetch"]["manifest"]), config["data_root"])
+
+
+def require_file(path: Path, name: str, fetched: Collection[str] = ()) -> Path:
+    """Return ``path`` if it is there or will be fetched, else raise an :class:`InputError` naming the key."""
+    if not path.is_file() and str(path) not in fetched:
         raise InputError(f"{name}: found no file {path}, expected one")
     return path
 
@@ -188,13 +203,17 @@ def checkpoint_files(config: Config, name: str = "configuration") -> list[str]:
     if folder is None:
         return []
     files = [Path(folder, file) for file in ("args.json", "vocab.json", "best_model.pt")]
-    return [str(require_file(file, f"{name}: key 'model.checkpoint'")) for file in files]
+    fetched = fetched_files(config)
+    return [str(require_file(file, f"{name}: key 'model.checkpoint'", fetched)) for file in files]
 
 
 def number_of_layers(config: Config, name: str = "configuration") -> int:
-    """Return how many transformer layers the model has: from the checkpoint's args.json, or configured."""
+    """Return how many transformer layers the model has: from the checkpoint's args.json, or configured.
+
+    The configured number also stands for a checkpoint that is yet to be fetched.
+    """
     files = checkpoint_files(config, name)
-    if not files:
+    if not files or not Path(files[0]).is_file():
         return int(config["model"]["nlayers"])
     try:
         return int(json.loads(Path(files[0]).read_text())["nlayers"])
@@ -290,25 +309,30 @@ SIMULATED_FILES = {
 }
 
 
-def sample_files(sample: Config, root: str | Path, simulated: bool) -> dict[str, str]:
+def sample_files(
+    sample: Config, root: str | Path, simulated: bool, fetched: Collection[str] = ()
+) -> dict[str, str]:
     """Return the input files of a sample by role: counts, metadata, positions, cell_types; or h5ad.
 
-    Files that the simulator will write are named without looking; real ones must be there.
+    Files that the simulator will write or that will be ``fetched`` are named without looking; others
+    must be there.
     """
     folder = Path(root, sample["path"])
     name = f"sample {sample['sample']!r}"
     files: dict[str, str] = {}
     if sample["format"] != "cosmx":
-        files["h5ad"] = str(require_file(folder, name))
+        files["h5ad"] = str(require_file(folder, name, fetched))
     elif simulated:
         files = {role: str(folder / f"{sample['sample']}_{file}") for role, file in SIMULATED_FILES.items()}
     else:
         for role, file in SIMULATED_FILES.items():
-            files[role] = str(_only_match(folder, f"*_{file}", name))
+            promised = str(folder / f"{sample['sample']}_{file}")
+            files[role] = promised if promised in fetched else str(_only_match(folder, f"*_{file}", name))
     types = sample.get("cell_types")
     if types and not types.startswith("column:"):
         table = Path(root, types)
-        files["cell_types"] = str(table if simulated else require_file(table, f"{name}: cell_types"))
+        wanted = table if simulated else require_file(table, f"{name}: cell_types", fetched)
+        files["cell_types"] = str(wanted)
     return files
 
 

@@ -25,6 +25,9 @@ THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
 )
 
+# Set in a script that was started again with another Python: the one it runs in by then.
+PYTHON_VARIABLE = "INTERPTFM_PYTHON"
+
 log = logging.getLogger("interptfm")
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ def run(snakemake: Any) -> Iterator[None]:
     variables are read by the libraries when they load.
     """
     _configure_logging(snakemake.log[0] if len(snakemake.log) else None)
+    _change_python(snakemake)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(snakemake.threads)
     # Threads that spin while they wait starve each other wherever a node is shared; measured on two
@@ -56,6 +60,22 @@ def run(snakemake: Any) -> Iterator[None]:
         log.exception("rule %s failed; this is a defect of interpTFM or of the machine", snakemake.rule)
         sys.exit(1)
     log.info("rule %s finished in %.1f s", snakemake.rule, time.monotonic() - started)
+
+
+def _change_python(snakemake: Any) -> None:
+    """Start the rule's script again with the Python that ``environments`` names for it, if any.
+
+    Snakemake hands over a script that carries its own arguments, so that any Python can run it: this is
+    what Snakemake does for conda. The process keeps its id, so benchmark and cancelling still see it.
+    """
+    python = getattr(snakemake, "config", {}).get("python_of_rule", {}).get(snakemake.rule)
+    if python is None:
+        return
+    if os.environ.get(PYTHON_VARIABLE) == python:
+        log.info("rule %s runs in %s", snakemake.rule, python)
+        return
+    os.environ[PYTHON_VARIABLE] = python
+    os.execv(python, [python, *sys.argv])
 
 
 def _configure_logging(path: str | None) -> None:

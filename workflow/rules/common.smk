@@ -3,7 +3,10 @@
 import os
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
+
+from snakemake.settings.types import DeploymentMethod
 
 PROJECT = Path(workflow.basedir).parent
 LIBRARY = PROJECT / "scripts" / "interptfm"
@@ -11,6 +14,8 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 
 from interptfm import config as settings
 from interptfm import dependencies
+from interptfm import fetch as downloads
+from interptfm import passes
 from interptfm.errors import InputError
 
 NEURONS = "neurons"
@@ -27,7 +32,7 @@ def load():
     samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
-            settings.sample_files(sample, config["data_root"], simulated=False)
+            settings.sample_files(sample, config["data_root"], False, settings.fetched_files(config))
     return arms, samples
 
 
@@ -37,10 +42,14 @@ except InputError as error:
     sys.exit(f"interpTFM: {error}")
 
 RUN = f"results/{config['run']}"
+MANIFEST = downloads.read_manifest(config["fetch"]["manifest"]) if config["fetch"]["enabled"] else {}
+FETCHED = settings.fetched_files(config)
 OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items()}
 CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 HEADLINE = config["dictionaries"][0]["name"]
+# What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
+PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
 
 
@@ -53,6 +62,7 @@ wildcard_constraints:
     arm=f"({choice(f'arms/{name}/' for name in ARMS if name)}|)" if len(ARMS) > 1 else "()",
     sample=choice(SAMPLES),
     shard=r"\d+",
+    part=r"|\.added_\d+",
     layer=r"\d+",
     dictionary=choice([NEURONS, *sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})]),
 
@@ -102,6 +112,29 @@ def memory(base_mb, per_input_mb=0.0):
     )
 
 
+def memory_of_cells(base_mb, per_input_mb):
+    """Resource function: as :func:`memory`, of the cells alone; activations pass through in blocks."""
+    return lambda wildcards, input, attempt: int(
+        (base_mb + per_input_mb * megabytes(input.cells)) * 1.5 ** (attempt - 1)
+    )
+
+
+def training_memory(wildcards, input, attempt):
+    """Resource function: the buffer of tokens, the cells' splits, and the batches in flight."""
+    buffer = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["buffer_bytes"] / 1e6
+    return int((2500 + buffer + 12 * megabytes(input.cells)) * 1.5 ** (attempt - 1))
+
+
+def training_minutes(wildcards, attempt):
+    """Resource function: half an hour and 1,000 tokens a second, which two slow cores exceed."""
+    tokens = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["training_tokens"]
+    return int((30 + tokens / 60_000) * 2 ** (attempt - 1))
+
+
+def megabytes(paths):
+    return sum(map(os.path.getsize, paths)) / 1e6
+
+
 def minutes(base, per_input_gb=0.0):
     """Resource function: run time in minutes from the size of the input, doubled per retry."""
     return lambda wildcards, input, attempt: int(
@@ -109,13 +142,26 @@ def minutes(base, per_input_gb=0.0):
     )
 
 
-def activation_files(name, folder=None):
-    folder = folder or arm_folder(name, "activations")
+def passes_of(name):
+    """Return the layers of each forward pass of an arm: what was extracted together, then what is new."""
+    arm = ARMS[name]
+    recorded = passes.read(f"{arm_folder(name, 'activations')}/activations")
+    return passes.plan(recorded, settings.layers(arm), settings.number_of_layers(arm))
+
+
+def activation_files(name, layers):
+    """Return the stores, of all samples and shards, that hold these layers of an arm."""
+    folder = arm_folder(name, "activations")
+    parts = dict.fromkeys(PARTS[passes.holding(PASSES[name], layer)] for layer in layers)
     return [
-        f"{folder}/activations/{sample}/{shard}.zarr.zip"
+        f"{folder}/activations/{sample}/{shard}{part}.zarr.zip"
+        for part in parts
         for sample, row in SAMPLES.items()
         for shard in range(row["shards"])
     ]
+
+
+PASSES = {name: passes_of(name) for name in ARMS}
 
 
 def dictionary_settings(name, dictionary):
@@ -149,7 +195,8 @@ def section_files(wildcards):
     root = config["data_root"]
     if config["simulate"]["enabled"]:
         root = f"{arm_folder(arm_name(wildcards), 'simulated')}/simulated"
-    files = settings.sample_files(SAMPLES[wildcards.sample], root, config["simulate"]["enabled"])
+    simulated = config["simulate"]["enabled"]
+    files = settings.sample_files(SAMPLES[wildcards.sample], root, simulated, FETCHED)
     given = settings.checkpoint_files(ARMS[arm_name(wildcards)])
     return {**files, "vocabulary": given[1]} if given else files
 
@@ -163,8 +210,49 @@ def cell_types_column(wildcards):
     return source.removeprefix("column:") if source.startswith("column:") else None
 
 
-def all_activations(wildcards):
-    return activation_files(arm_name(wildcards))
+def of_kind(kind):
+    """Return the manifest's rows of one kind; none where ``fetch`` is off."""
+    return [item for item in MANIFEST.values() if item.kind == kind]
+
+
+def fetched_item(wildcards):
+    """Return the manifest's row whose ``path`` (below the data folder) the wildcard ``place`` is."""
+    return next(asdict(item) for item in MANIFEST.values() if item.path == wildcards.place)
+
+
+def activations_of_layer(wildcards):
+    return activation_files(arm_name(wildcards), [int(wildcards.layer)])
+
+
+def pass_layers(wildcards):
+    """Params function: the layers of the forward pass that writes a store."""
+    return PASSES[arm_name(wildcards)][PARTS.index(wildcards.part)]
+
+
+def given_checkpoint(wildcards):
+    return settings.checkpoint_files(ARMS[arm_name(wildcards)])
+
+
+def model_file(name):
+    """Input function: one of the model's files as extraction reads it.
+
+    A checkpoint is read where it lies: its copy under ``model/`` comes with metrics that pool over the
+    samples, and a further sample must not touch the activations of the others.
+    """
+
+    def path(wildcards):
+        given = given_checkpoint(wildcards) if ARMS[arm_name(wildcards)]["model"]["init"] == "trained" else []
+        if given and setting("cells.genes")(wildcards) == "all":
+            return given[MODEL_FILES.index(name)]
+        return at("model", f"model/{name}")(wildcards)
+
+    return path
+
+
+def samples_of_split(wildcards):
+    """Params function: the samples that decide on a section's split; its own where blocks lie within it."""
+    whole = setting("cells.blocks.unit")(wildcards) == "section"
+    return list(SAMPLES) if whole else [wildcards.sample]
 
 
 def ontology_files(wildcards):
@@ -212,3 +300,15 @@ def report_index():
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
             entries.append(entry)
     return entries
+
+
+def python_of_rule():
+    """Return rule → Python of its family (``environments``), the family being its conda file's name."""
+    if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+        return {}
+    pythons = {}
+    for each in workflow.rules:
+        family = Path(str(each.conda_env)).stem if each.conda_env else None
+        if family in config["environments"]:
+            pythons[each.name] = config["environments"][family]
+    return pythons

@@ -8,7 +8,7 @@ NEURONS_FOLDER = f"{RUN}/{{arm}}features/{NEURONS}/layer_{{layer}}"
 rule train_dictionary:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
-        activations=all_activations,
+        activations=activations_of_layer,
         code=lib("job", "store", "sae"),
     output:
         cfg=f"{DICTIONARY_FOLDER}/cfg.json",
@@ -23,8 +23,8 @@ rule train_dictionary:
         "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3500, 1),
-        runtime=minutes(60, 10),
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         dictionary=lambda wildcards: {
             key: value
@@ -42,7 +42,7 @@ rule train_dictionary:
 rule encode:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
-        activations=all_activations,
+        activations=activations_of_layer,
         cfg=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/cfg.json"),
         weights=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/sae_weights.safetensors"),
         code=lib("job", "store", "features"),
@@ -59,8 +59,8 @@ rule encode:
         "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 1),
-        runtime=minutes(30, 10),
+        mem_mb=memory_of_cells(3000, 12),
+        runtime=minutes(30, 0.5),
     params:
         representation="{dictionary}",
         layer=lambda wildcards: int(wildcards.layer),
@@ -73,7 +73,7 @@ rule encode:
 rule aggregate:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
-        activations=all_activations,
+        activations=activations_of_layer,
         cfg=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/cfg.json"),
         weights=at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/sae_weights.safetensors"),
         max=at("features", "features/{dictionary}/layer_{layer}/max.npy"),
@@ -89,8 +89,8 @@ rule aggregate:
         "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 1),
-        runtime=minutes(30, 10),
+        mem_mb=memory_of_cells(3000, 12),
+        runtime=minutes(30, 0.5),
     params:
         representation="{dictionary}",
         layer=lambda wildcards: int(wildcards.layer),
@@ -102,7 +102,7 @@ rule aggregate:
 rule encode_neurons:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
-        activations=all_activations,
+        activations=activations_of_layer,
         code=lib("job", "store", "features"),
     output:
         max=f"{NEURONS_FOLDER}/max.npy",
@@ -115,8 +115,8 @@ rule encode_neurons:
         "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 1),
-        runtime=minutes(30, 10),
+        mem_mb=memory_of_cells(3000, 12),
+        runtime=minutes(30, 0.5),
     params:
         representation=NEURONS,
         layer=lambda wildcards: int(wildcards.layer),

@@ -6,7 +6,7 @@ MODEL_FOLDER = f"{RUN}/{{arm}}model"
 rule build_model:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
-        checkpoint=lambda wildcards: settings.checkpoint_files(ARMS[arm_name(wildcards)]),
+        checkpoint=given_checkpoint,
         code=lib("job", "store", "pretrain", "scgpt"),
     output:
         args=f"{MODEL_FOLDER}/args.json",
@@ -37,17 +37,17 @@ rule build_model:
 
 rule extract:
     input:
+        args=model_file("args.json"),
+        vocab=model_file("vocab.json"),
+        weights=model_file("best_model.pt"),
         cells=at("cells", "cells/{sample}.h5ad"),
-        args=at("model", "model/args.json"),
-        vocab=at("model", "model/vocab.json"),
-        weights=at("model", "model/best_model.pt"),
         code=lib("job", "store", "activations", "scgpt"),
     output:
-        activations=f"{RUN}/{{arm}}activations/{{sample}}/{{shard}}.zarr.zip",
+        activations=f"{RUN}/{{arm}}activations/{{sample}}/{{shard}}{{part}}.zarr.zip",
     log:
-        f"{RUN}/{{arm}}logs/extract/{{sample}}_{{shard}}.log",
+        f"{RUN}/{{arm}}logs/extract/{{sample}}_{{shard}}{{part}}.log",
     benchmark:
-        f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}.tsv"
+        f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}{{part}}.tsv"
     conda:
         "../../envs/model.yaml"
     threads: 2
@@ -57,7 +57,7 @@ rule extract:
     params:
         sample="{sample}",
         shard=lambda wildcards: int(wildcards.shard),
-        layers=lambda wildcards: settings.layers(ARMS[arm_name(wildcards)]),
+        layers=pass_layers,
         dtype=setting("activations.dtype"),
         mantissa_bits=setting("activations.mantissa_bits"),
         mode=setting("activations.mode"),

@@ -62,7 +62,7 @@ rule ingest:
         runtime=minutes(15, 10),
     params:
         sample="{sample}",
-        samples=list(SAMPLES),
+        samples=samples_of_split,
         format=section("format"),
         donor=section("donor"),
         pixel_size_um=section("pixel_size_um"),

@@ -108,7 +108,10 @@ REPORT_INPUT = {
 }
 REPORT_PARAMS = {
     "run": config["run"],
-    "config": ARMS[""],
+    # Where and how a run happens is no part of its results.
+    "config": {
+        key: value for key, value in ARMS[""].items() if key not in ("environments", "fetch", "extras")
+    },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
     "simulated": SIMULATED_RUN,

@@ -74,11 +74,16 @@ def run(
     """
     settings = training.complete_settings(settings)
     tokens, by_sample = settings["tokens"], cell_splits(cells)
-    splits = [buffer.token_splits(path, by_sample, tokens) for path in activations]
+    # One byte a token and split: the names themselves would take forty.
+    chosen = {split: [] for split in ("train", *HELD_OUT)}
+    for path in activations:
+        found = buffer.token_splits(path, by_sample, tokens)
+        for split, selectors in chosen.items():
+            selectors.append(found == split)
     source = buffer.TokenBuffer(
         activations,
         layer,
-        [split == "train" for split in splits],
+        chosen["train"],
         settings["batch_tokens"],
         rng,
         settings["buffer_bytes"],
@@ -102,7 +107,7 @@ def run(
     quality = {
         split: metrics.quality(
             dictionary,
-            buffer.selected_blocks(activations, layer, [found == split for found in splits], tokens),
+            buffer.selected_blocks(activations, layer, chosen[split], tokens),
         )
         for split in HELD_OUT
     }

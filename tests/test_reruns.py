@@ -1,0 +1,307 @@
+"""What a change reruns: for every key of the configuration and every module of the library, exactly that.
+
+The small workflow has run to its end (fixture ``project``); each case is a dry run after one change.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+
+import pytest
+import yaml
+from planning import plans, snakemake
+from test_workflow import scripts_and_libraries
+
+from interptfm import config as settings
+from interptfm import dependencies
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+REPORT = {"write_report"}
+RECOVERY = {"recover"} | REPORT
+ALIGNMENT = {"align"} | RECOVERY
+CONCEPTS = {"build_concepts"} | ALIGNMENT
+NEURONS = {"encode_neurons"} | ALIGNMENT
+FEATURES = {"encode", "aggregate"} | ALIGNMENT
+DICTIONARY = {"train_dictionary"} | FEATURES
+ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS
+MODEL = {"build_model"} | ACTIVATIONS
+CELLS = {"ingest"} | CONCEPTS | MODEL
+SIMULATION = {"simulate"} | CELLS
+
+# Key -> another value than in tests/tiny.yaml, and the rules that it touches.
+CHANGES: dict[str, tuple[object, set[str]]] = {
+    "seed": (2, SIMULATION),
+    "simulate.cells": (500, SIMULATION),
+    "simulate.fovs_per_section": (3, SIMULATION),
+    "simulate.strength": (2, SIMULATION),
+    "simulate.negative_probes": (9, SIMULATION),
+    "cells.min_genes": (12, CELLS),
+    "cells.genes": ("half_a", MODEL),
+    "cells.blocks.unit": ("fov", CELLS),
+    "cells.blocks.size_um": (70, CELLS),
+    "cells.blocks.guard_um": (6, CELLS),
+    "cells.split.train": (0.5, CELLS),
+    "cells.split.validation": (0.25, CELLS),
+    "cells.split.test": (0.25, CELLS),
+    "cells.clustering.resolution": (2.0, CELLS),
+    "ontology.evidence": (["EXP"], CONCEPTS),
+    "ontology.keep_without_evidence": (["KEGG"], CONCEPTS),
+    "ontology.aspects": (["P"], CONCEPTS),
+    "ontology.relations": (["is_a"], CONCEPTS),
+    "ontology.min_genes": (6, CONCEPTS),
+    "ontology.max_fraction": (0.3, CONCEPTS),
+    "model.init": ("svd_only", MODEL),
+    "model.embsize": (64, MODEL),
+    "model.nheads": (4, MODEL),
+    "model.d_hid": (64, MODEL),
+    "model.nlayers": (4, MODEL),
+    "model.n_layers_cls": (2, MODEL),
+    "model.dropout": (0.2, MODEL),
+    "model.n_bins": (31, MODEL),
+    "model.pretrain.epochs": (3, MODEL),
+    "model.pretrain.batch_cells": (8, MODEL),
+    "model.pretrain.learning_rate": (0.002, MODEL),
+    "model.pretrain.mask_ratios": ([0.5], MODEL),
+    "model.pretrain.warmup_fraction": (0.1, MODEL),
+    "model.pretrain.patience": (2, MODEL),
+    "model.pretrain.weight_decay": (0.1, MODEL),
+    "model.pretrain.gradient_clip": (2.0, MODEL),
+    "activations.layers": ([0, 1, 2], ACTIVATIONS),
+    "activations.dtype": ("float32", ACTIVATIONS),
+    "activations.mantissa_bits": (7, ACTIVATIONS),
+    "activations.mode": ("log1p", MODEL),
+    "activations.max_length": (100, MODEL),
+    "activations.batch_tokens": (8192, ACTIVATIONS),
+    "dictionaries.0.name": ("other", DICTIONARY),
+    "dictionaries.0.layers": ([1], RECOVERY),
+    "dictionaries.0.n_features": (128, DICTIONARY),
+    "dictionaries.0.k": (5, DICTIONARY),
+    "dictionaries.0.training_tokens": (50_000, DICTIONARY),
+    "dictionaries.0.batch_tokens": (512, DICTIONARY),
+    "dictionaries.0.learning_rate": (0.001, DICTIONARY),
+    "dictionaries.0.warmup_fraction": (0.1, DICTIONARY),
+    "dictionaries.0.decay_fraction": (0.1, DICTIONARY),
+    "dictionaries.0.aux_coefficient": (0.1, DICTIONARY),
+    "dictionaries.0.dead_after_tokens": (1000, DICTIONARY),
+    "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
+    "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
+    "features.top_tokens": (10, {"aggregate"} | REPORT),
+    "alignment.permutations": (30, ALIGNMENT),
+    "alignment.strata": (4, ALIGNMENT),
+    "alignment.max_q": (0.1, ALIGNMENT),
+    "alignment.min_lift": (0.1, ALIGNMENT),
+    # A control arm reruns its own tree: it has neither neurons' baseline nor cell aggregates.
+    "arms.untrained.model.init": ("svd_only", MODEL - {"encode_neurons", "aggregate"}),
+    "arms.svd_only": ({"model": {"init": "svd_only"}}, MODEL - {"encode_neurons", "aggregate"}),
+    "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),
+    "environments.data": (sys.executable, set()),
+    "fetch.manifest": ("config/samples.tsv", set()),
+}
+# Keys that name the run or other files; what those change has tests of its own, here or in test_config.py.
+ELSEWHERE = {
+    *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
+    *("ontology.source", "ontology.obo", "ontology.gaf", "ontology.table"),
+    # One value each so far.
+    *("dictionaries.0.architecture", "dictionaries.0.tokens"),
+}
+
+# Module, or folder of modules -> rules; the longest entry counts.
+EDITS: dict[str, set[str]] = {
+    "__init__.py": SIMULATION,
+    "errors.py": SIMULATION,
+    "job.py": SIMULATION,
+    "store/": SIMULATION,
+    "simulate/": SIMULATION,
+    "ontology/": SIMULATION,  # the simulator plants programs in terms that it reads by this package
+    "cosmx/": CELLS,
+    "blocks.py": CELLS,
+    "qc.py": CELLS,
+    "pretrain/": MODEL,
+    "scgpt/": MODEL,
+    "activations.py": ACTIVATIONS,
+    "sae/": DICTIONARY,
+    # What the reading of dictionaries needs is loaded with the features' package, neurons or not.
+    "sae/__init__.py": DICTIONARY | NEURONS,
+    "sae/format.py": DICTIONARY | NEURONS,
+    "sae/inference.py": DICTIONARY | NEURONS,
+    "sae/sparse.py": DICTIONARY | NEURONS,
+    "features/": FEATURES | NEURONS,
+    "alignment/": ALIGNMENT,
+    "stats.py": ALIGNMENT,
+    "recovery.py": RECOVERY,
+    "report/": REPORT,
+    # Read while the workflow is parsed; what they decide arrives as inputs and params.
+    "config.py": set(),
+    "dependencies.py": set(),
+    "fetch.py": set(),
+    "passes.py": set(),
+}
+
+
+def leaves(value, path=""):
+    """Yield the key paths of a configuration; of the dictionaries, the first one's."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    elif path == "dictionaries":
+        yield from leaves(value[0], "dictionaries.0")
+    else:
+        yield path
+
+
+def changed(configuration, path, value):
+    """Return a copy of a configuration with the value at a key path replaced."""
+    result = copy.deepcopy(configuration)
+    *parents, last = path.split(".")
+    place = result
+    for key in parents:
+        place = place[int(key)] if key.isdigit() else place.setdefault(key, {})
+    place[last] = value
+    return result
+
+
+def test_the_table_has_every_key(root):
+    tiny = settings.load_yaml(root / "tests/tiny.yaml")
+    keys = {*leaves(settings.load_yaml(root / "config/config.yaml")), *leaves(tiny)}
+    # Arms and further seeds are a user's own; a family of environments is any.
+    keys = {key for key in keys if not key.startswith(("arms.", "extras.arms.")) and key != "environments"}
+    assert keys - CHANGES.keys() - ELSEWHERE == set()
+
+
+@pytest.fixture(scope="module")
+def plans_of_keys(project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed")
+    tiny, cases = settings.load_yaml(project / "tests/tiny.yaml"), {}
+    for key, (value, _) in CHANGES.items():
+        file = folder / f"{key}.yaml"
+        text = changed(tiny, key, value)
+        if key.startswith("cells.split."):
+            text["cells"]["split"] = {"train": 0.5, "validation": 0.25, "test": 0.25}
+        file.write_text(yaml.safe_dump(text))
+        cases[key] = {"configs": [str(file)]}
+    return plans(project, cases)
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_reruns_what_it_touches(plans_of_keys, key):
+    found = plans_of_keys[key]
+    assert isinstance(found, dict), found
+    assert set(found) == CHANGES[key][1]
+
+
+def expected_of(module):
+    """Return the rules that an edit of a module reruns: those of its longest entry in the table."""
+    entries = [name for name in EDITS if module == name or (name.endswith("/") and module.startswith(name))]
+    assert entries, f"{module} is not in the table of this test"
+    return EDITS[max(entries, key=len)]
+
+
+@pytest.fixture(scope="module")
+def modules_by_use(root):
+    """Modules, grouped by the set of rules that declare them: an edit of any of a group plans the same."""
+    library, users = root / "scripts/interptfm", {}
+    declared = {
+        rule: set(dependencies.closure(names, library)) for rule, _, names in scripts_and_libraries(root)
+    }
+    for path in sorted(library.rglob("*.py")):
+        using = frozenset(rule for rule, files in declared.items() if path in files)
+        users.setdefault(using, []).append(str(path.relative_to(library)))
+    return users
+
+
+def test_an_edited_module_reruns_the_stages_that_use_it(project, modules_by_use):
+    cases = {
+        group[0]: {"configs": ["tests/tiny.yaml"], "edit": group[0]} for group in modules_by_use.values()
+    }
+    found = plans(project, cases)
+    assert len(found) > 8
+    for group in modules_by_use.values():
+        assert isinstance(found[group[0]], dict), found[group[0]]
+        for module in group:
+            assert set(found[group[0]]) == expected_of(module), module
+
+
+def test_a_changed_k_leaves_the_baseline_alone(plans_of_keys):
+    jobs = plans_of_keys["dictionaries.0.k"]
+    assert jobs["align"] == jobs["train_dictionary"] == jobs["encode"] == 3  # 2 layers and 1 of the arm
+
+
+def test_another_layer_runs_that_layer_only(plans_of_keys):
+    """One more forward pass over the 2 sections, one dictionary, and no other layer's."""
+    jobs = dict(plans_of_keys["activations.layers"])
+    assert jobs.pop("align") == 2  # of the dictionary and of the neurons
+    assert jobs.pop("extract") == 2
+    assert set(jobs) == ACTIVATIONS - {"align", "extract"} and set(jobs.values()) == {1}
+
+
+def test_another_layer_leaves_the_files_of_the_others(project, tmp_path):
+    """The added layer's dictionary is trained; nothing of the earlier layers is written again."""
+    overlay = changed(settings.load_yaml(project / "tests/tiny.yaml"), "activations.layers", [0, 1, 2])
+    (tmp_path / "layers.yaml").write_text(yaml.safe_dump(overlay))
+    results = project / "results/tiny"
+    record = results / "activations/passes.json"
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.zarr.zip")}
+    target = "results/tiny/dictionaries/batchtopk/layer_2/cfg.json"
+    done = snakemake(project, target, config=str(tmp_path / "layers.yaml"))
+    try:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert record.read_text() == "[[0, 1], [2]]\n"
+        assert (results / "activations/section_1/0.added_1.zarr.zip").is_file()
+        assert {path: path.stat().st_mtime_ns for path in before} == before
+    finally:
+        for path in results.glob("activations/*/*.added_1.zarr.zip"):
+            path.unlink()
+        record.write_text("[[0, 1]]\n")
+
+
+@pytest.fixture(scope="module")
+def from_files(project):
+    """A configuration that reads the simulated sections as files, with the trained model as checkpoint."""
+    tiny = settings.load_yaml(project / "tests/tiny.yaml")
+    obo, gaf = (str(project / f"resources/demo_ontology/demo.{kind}") for kind in ("obo", "gaf"))
+    setting = {
+        **tiny,
+        "run": "files",
+        "samples": "one.tsv",
+        "data_root": "results/tiny/simulated",
+        "simulate": {"enabled": False},
+        "ontology": {"obo": obo, "gaf": gaf},
+        "model": {"checkpoint": "results/tiny/model"},
+        "arms": {"untrained": None, "svd_only": None},
+    }
+    header = "sample\tpath\tformat\tdonor\tpixel_size_um\tcell_types\tshards\n"
+    rows = [f"section_{i}\tsection_{i}\tcosmx\td{i}\t0.18\tsection_{i}/cell_types.csv\t1\n" for i in (1, 2)]
+    (project / "one.tsv").write_text(header + rows[0])
+    (project / "both.tsv").write_text("".join([header, *rows]))
+    (project / "one.yaml").write_text(yaml.safe_dump(setting))
+    (project / "both.yaml").write_text(yaml.safe_dump({**setting, "samples": "both.tsv"}))
+    done = snakemake(project, "activations", "cells", config="one.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_another_sample_runs_its_own_jobs_and_what_pools(from_files):
+    found = plans(
+        from_files,
+        {
+            "nothing": {"configs": ["one.yaml"], "targets": ["activations", "cells"]},
+            "stages": {"configs": ["both.yaml"], "targets": ["activations", "cells"]},
+            "all": {"configs": ["both.yaml"]},
+        },
+    )
+    assert found["nothing"] == {}
+    stages = {rule: n for rule, n in found["stages"].items() if rule not in ("cells", "activations")}
+    assert stages == {"ingest": 1, "extract": 1}, "the new sample's, and nobody else's"
+    pooled = CELLS - {"ingest", "extract", "recover"}
+    assert isinstance(found["all"], dict), found["all"]
+    assert set(found["all"]) == pooled | {"ingest", "extract"}
+    assert found["all"]["ingest"] == found["all"]["extract"] == 1
+
+
+def test_the_text_of_rules_names_each_rule_once(root):
+    text = "".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
+    names = re.findall(r"^\s*rule (\w+):", text, re.MULTILINE)
+    assert len(names) == len(set(names))
