@@ -1,7 +1,6 @@
 """What a run costs at 81,000, 800,000 and 10^7 cells: jobs, storage, reading and writing, time.
 
-    .venv/bin/python benchmarks/scaling.py                         # the tables of docs/scaling.md
-    .venv/bin/python benchmarks/scaling.py --run results/demo      # costs per token of a finished run
+    .venv/bin/python benchmarks/scaling.py     # the tables of docs/scaling.md
 
 Jobs are counted by a dry run of the workflow itself. Storage is arithmetic: tokens x layers x d x bytes.
 Time needs costs per token: `COSTS` holds what was measured, and None where no measurement exists; those
@@ -11,7 +10,6 @@ of 4,096 features on every layer.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import resource
@@ -161,36 +159,6 @@ def plan(setting: Setting, timeout_s: float = 300) -> tuple[dict[str, int], floa
     return jobs, seconds
 
 
-def costs_of_run(folder: Path) -> list[str]:
-    """Return one line a rule: seconds in all, a token, and the largest memory, of a finished run."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from interptfm import store
-
-    tokens = layers = 0
-    for path in sorted((folder / "activations").rglob("*.zarr.zip")):
-        with store.open_activations(path) as activations:
-            tokens += activations.n_tokens
-            layers = len(activations.layers)
-    lines = [
-        f"{folder}: {tokens} tokens, {layers} layers",
-        "| rule | jobs | s | µs a token | MiB |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
-    times: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted((folder / "benchmarks").rglob("*.tsv")):
-        header, values = (line.split("\t") for line in path.read_text().splitlines()[:2])
-        row = dict(zip(header, values, strict=True))
-        rule = path.relative_to(folder / "benchmarks").parts[0].removesuffix(".tsv")
-        memory = float(row["max_rss"]) if row["max_rss"] not in ("NA", "-") else 0.0
-        times.setdefault(rule, []).append((float(row["s"]), memory))
-    for rule, found in times.items():
-        seconds = sum(s for s, _ in found)
-        memory = max(m for _, m in found)
-        cost = seconds / tokens * 1e6
-        lines.append(f"| {rule} | {len(found)} | {seconds:.1f} | {cost:.2f} | {memory:.0f} |")
-    return lines
-
-
 def bytes_text(n: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
@@ -231,10 +199,7 @@ def tables() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, help="folder of a finished run, to measure its costs")
-    options = parser.parse_args()
-    print("\n".join(costs_of_run(options.run) if options.run else tables()))
+    print("\n".join(tables()))
 
 
 if __name__ == "__main__":

@@ -42,3 +42,30 @@ def project(root, tmp_path_factory) -> Path:
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+# What a machine may lack without its tests being worth less: the reasons that skips give begin so.
+EXCUSED = ("no GPU", "real data absent")
+_unexcused: list[str] = []
+
+
+def pytest_runtest_logreport(report) -> None:
+    """Note skips that CI does not excuse; under pytest-xdist this runs where the workers report to."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(EXCUSED):
+            _unexcused.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_sessionfinish(session, exitstatus) -> None:
+    """With INTERPTFM_STRICT (set by .ci/run) a skip for any other reason fails the session."""
+    if _unexcused and os.environ.get("INTERPTFM_STRICT") and not hasattr(session.config, "workerinput"):
+        session.exitstatus = 1
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name the skips that failed the session."""
+    if _unexcused and os.environ.get("INTERPTFM_STRICT"):
+        terminalreporter.section("skips that are not excused", red=True)
+        for line in _unexcused:
+            terminalreporter.line(line)

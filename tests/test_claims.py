@@ -11,6 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import resources
+
 pytestmark = pytest.mark.soak
 
 DEMO_BYTES = 300e6
@@ -81,6 +84,19 @@ def test_results_keep_to_their_budget(demo):
     assert (demo / "report.html").stat().st_size < 15e6
 
 
+def within_what_was_asked_for(project, name):
+    """No job of a run held more memory than its rule asks of SLURM, which would have killed it."""
+    jobs = resources.measured(project, name)
+    seen = jobs.dropna(subset="peak_mb")
+    assert set(seen["rule"]) >= {"build_model", "extract", "train_dictionary", "encode", "align"}
+    beyond = seen[seen["peak_mb"] > seen["mem_mb"]]
+    assert beyond.empty, beyond.to_string()
+
+
+def test_no_rule_of_the_demo_exceeds_its_memory(project, demo):
+    within_what_was_asked_for(project, "demo")
+
+
 @pytest.mark.real
 def test_real_cells_run_end_to_end(project, real_data):
     run(project, "--configfile", "config/nsclc_mini.yaml", "--config", f"data_root={real_data}")
@@ -90,3 +106,4 @@ def test_real_cells_run_end_to_end(project, real_data):
         summary = json.loads((results / f"alignment/batchtopk/layer_{layer}/summary.json").read_text())
         assert summary["n_concepts_scored"] == 2020 and summary["n_permutations"] == 200
     assert not (results / "recovery").exists(), "there is no truth to recover in real data"
+    within_what_was_asked_for(project, "nsclc_mini")
