@@ -11,7 +11,7 @@ def main(snakemake):
         from interptfm.errors import InputError
 
         params, device = snakemake.params, job.device()
-        model = activations.load_model(Path(snakemake.input.weights).parent, device)
+        model = activations.load_model(Path(snakemake.input.weights).parent, device, params.backend)
         if model.genes != params.genes:
             raise InputError(
                 f"{snakemake.input.args}: found a model of genes {model.genes!r}, expected {params.genes!r}"

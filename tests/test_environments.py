@@ -48,8 +48,8 @@ def test_the_environments_have_the_tested_versions(root):
     compared = 0
     for path in environment_files(root):
         for package, version in environment(path).items():
-            if package == "python":
-                assert version == "3.11"
+            if package in ("python", "pip"):
+                assert package == "pip" or version == "3.11"
                 continue
             name = PYPI.get(package, package)
             assert name in tested, (
@@ -73,8 +73,8 @@ def rules(root):
     for path in sorted((root / "workflow/rules").glob("*.smk")):
         for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
             script = re.search(r'"\.\./\.\./scripts/(\w+\.py)"', part)
-            file = re.search(r'"\.\./\.\./envs/(\w+\.yaml)"', part)
-            found.append((part.split(":", 1)[0], script.group(1), file.group(1)))
+            for file in re.findall(r'"\.\./\.\./envs/(\w+\.yaml)"', part):
+                found.append((part.split(":", 1)[0], script.group(1), file))
     return found
 
 
@@ -164,3 +164,11 @@ def test_what_is_brought_along_is_required_by_its_package(name):
 
     required = {re.split(r"[^\w.-]", line)[0].lower() for line in requires(BROUGHT_ALONG[name]) or []}
     assert name in required
+
+
+def test_the_package_that_no_channel_has_is_the_tested_one(root):
+    [line] = [
+        line for line in (root / "envs/scgpt.post-deploy.sh").read_text().splitlines() if " pip " in line
+    ]
+    version = pins(root / "envs/requirements-oracle.txt")["scgpt"]
+    assert line == f"python -m pip install --no-deps scgpt=={version}"

@@ -53,6 +53,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "ontology.relations": (["is_a"], CONCEPTS),
     "ontology.min_genes": (6, CONCEPTS),
     "ontology.max_fraction": (0.3, CONCEPTS),
+    "model.backend": ("scgpt", ACTIVATIONS),
     "model.init": ("svd_only", MODEL),
     "model.embsize": (64, MODEL),
     "model.nheads": (4, MODEL),

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,21 +23,34 @@ from interptfm.scgpt import checkpoint
 from interptfm.scgpt.model import ScGPT, cls_rows
 from interptfm.scgpt.tokenizer import Tokens, Vocabulary, tokenize
 
+if TYPE_CHECKING:
+    from interptfm.scgpt.package import PackageNetwork
+
 
 @dataclass
 class Model:
     """A model with what extraction must know of it: the genes it was not shown, and its digest."""
 
-    network: ScGPT
+    network: ScGPT | PackageNetwork
     vocabulary: Vocabulary
     excluded_genes: frozenset[str]
     genes: str
     digest: str
+    backend: str = "interptfm"
 
 
-def load_model(folder: str | Path, device: str = "cpu") -> Model:
-    """Load a checkpoint folder, official or written by `pretrain`; InputError where it does not load."""
+def load_model(folder: str | Path, device: str = "cpu", backend: str = "interptfm") -> Model:
+    """Load a checkpoint folder, official or written by `pretrain`; InputError where it does not load.
+
+    backend: `interptfm`, or `scgpt` to run the states through that package's own transformer.
+    """
     network, vocabulary, _, _ = checkpoint.load(folder)
+    if backend == "scgpt":
+        from interptfm.scgpt.package import PackageNetwork
+
+        network = PackageNetwork(network)
+    elif backend != "interptfm":
+        raise InputError(f"model.backend: found {backend!r}, expected interptfm or scgpt")
     args = store.read_json(Path(folder) / checkpoint.ARGS)
     return Model(
         network.to(device).eval().requires_grad_(False),
@@ -45,6 +58,7 @@ def load_model(folder: str | Path, device: str = "cpu") -> Model:
         frozenset(args.get("excluded_genes", ())),
         args.get("genes", "all"),
         checkpoint.model_digest(folder),
+        backend,
     )
 
 
@@ -71,7 +85,7 @@ def check_layers(layers: Sequence[int], n_layers: int) -> list[int]:
 
 
 def extract(
-    network: ScGPT,
+    network: ScGPT | PackageNetwork,
     tokens: Tokens,
     cells: np.ndarray,
     layers: Sequence[int],
@@ -178,6 +192,7 @@ def write_shard(
     attributes = {
         **(attributes or {}),
         "model": model.digest,
+        "backend": model.backend,
         "genes": model.genes,
         "mode": mode,
         "max_length": max_length,

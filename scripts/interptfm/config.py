@@ -133,6 +133,10 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
                 )
+        if "backend" in override.get("model", {}):
+            raise InputError(
+                f"configuration: arm {name!r}: found the key 'model.backend', which an arm cannot change"
+            )
         arms[name] = _ordered(merge(config, override))
         check(arms[name], schema, f"configuration: arm {name!r}")
     for name, settings in arms.items():

@@ -95,9 +95,14 @@ def at_samples(stage, pattern):
     return paths
 
 
-def setting(path):
-    """Params function: the value at a key path in the configuration of the rule's arm."""
-    return lambda wildcards: settings.pick(ARMS[arm_name(wildcards)], path)
+def setting(path, leave_out=None):
+    """Params function: the value at a key path in the configuration of the rule's arm, but for one key."""
+
+    def value(wildcards):
+        found = settings.pick(ARMS[arm_name(wildcards)], path)
+        return {key: found[key] for key in found if key != leave_out} if leave_out else found
+
+    return value
 
 
 def lib(*modules):

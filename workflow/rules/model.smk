@@ -25,7 +25,7 @@ rule build_model:
         mem_mb=memory(2500, 6),
         runtime=minutes(60, 120),
     params:
-        model=setting("model"),
+        model=setting("model", leave_out="backend"),
         genes=setting("cells.genes"),
         mode=setting("activations.mode"),
         max_length=setting("activations.max_length"),
@@ -49,7 +49,7 @@ rule extract:
     benchmark:
         f"{RUN}/{{arm}}benchmarks/extract/{{sample}}_{{shard}}{{part}}.tsv"
     conda:
-        "../../envs/model.yaml"
+        "../../envs/scgpt.yaml" if config["model"]["backend"] == "scgpt" else "../../envs/model.yaml"
     threads: 2
     resources:
         mem_mb=memory(3000, 6),
@@ -58,6 +58,7 @@ rule extract:
         sample="{sample}",
         shard=lambda wildcards: int(wildcards.shard),
         layers=pass_layers,
+        backend=setting("model.backend"),
         dtype=setting("activations.dtype"),
         mantissa_bits=setting("activations.mantissa_bits"),
         mode=setting("activations.mode"),
