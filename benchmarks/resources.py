@@ -54,7 +54,7 @@ def measured(folder: Path, run: str) -> pd.DataFrame:
     jobs["peak_mb"] = [
         MIB * float(row["max_rss"]) if row["max_rss"][0].isdigit() else float("nan") for row in rows
     ]
-    return jobs  # fmt: skip
+    return jobs
 
 
 def by_rule(jobs: pd.DataFrame) -> pd.DataFrame:

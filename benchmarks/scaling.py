@@ -40,6 +40,8 @@ LAYERS = 12
 FEATURES = 4096
 SHARD_CELLS = 20_000
 DICTIONARY_TOKENS = 20_000_000
+# Of the cells; the rest is held out or guard.
+TRAINING_SHARE = 0.6
 # gene int32, cell int32, value float32
 TOKEN_BYTES = 12
 
@@ -80,14 +82,20 @@ class Setting:
         }
 
     def traffic(self) -> dict[str, float]:
-        """Bytes written by extraction, and read by training, by encoding and by the neurons' baseline."""
+        """Bytes written by extraction, and read by each stage that goes over the tokens.
+
+        Splits are blocks of tissue, so that a chunk of tokens nearly always holds some of each: an epoch
+        of training, or a pass over held-out tokens, reads nearly everything.
+        """
         stored = self.storage()
         everything = stored["activations"] + len(self.layers) * stored["token tables"]
-        share = min(1.0, DICTIONARY_TOKENS / self.tokens)
+        epochs = DICTIONARY_TOKENS / (TRAINING_SHARE * self.tokens)
         return {
             "written": sum(stored.values()),
-            "read by training": everything * share,
+            "read by training": everything * epochs,
+            "read by its held-out quality": 2 * everything,
             "read by encoding": everything,
+            "read by aggregation": everything,
             "read by the neurons' baseline": everything,
         }
 
@@ -123,8 +131,8 @@ SETTINGS = (
 def plan(setting: Setting, timeout_s: float = 300) -> tuple[dict[str, int], float]:
     """Dry-run the workflow for a setting without its data; return (rule → jobs, CPU seconds it took).
 
-    The samples are declared simulated, so that no file needs to exist; one job more, ``simulate``, than
-    a real run of the same size. Control arms are off.
+    The samples are declared simulated, so that no file needs to exist; the jobs that only a simulation has
+    are not counted. Control arms are off.
     """
     overlay = {
         "run": "scaling",
@@ -156,6 +164,7 @@ def plan(setting: Setting, timeout_s: float = 300) -> tuple[dict[str, int], floa
     if done.returncode:
         raise RuntimeError(f"the dry run failed:\n{text[-3000:]}")
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)}
+    jobs["total"] -= jobs.pop("simulate") + jobs.pop("recover") + jobs.pop("all")
     return jobs, seconds
 
 

@@ -57,6 +57,11 @@ def pytest_runtest_logreport(report) -> None:
             _unexcused.append(f"{report.nodeid}: {reason}")
 
 
+def pytest_collectreport(report) -> None:
+    """A module may skip as a whole, while it is imported."""
+    pytest_runtest_logreport(report)
+
+
 def pytest_sessionfinish(session, exitstatus) -> None:
     """With INTERPTFM_STRICT (set by .ci/run) a skip for any other reason fails the session."""
     if _unexcused and os.environ.get("INTERPTFM_STRICT") and not hasattr(session.config, "workerinput"):

@@ -141,7 +141,8 @@ def test_each_environment_provides_what_its_scripts_import(root):
             {} if "pytorch" in provided else {library / path: names for path, names in WITH_TORCH.items()}
         )
         script = root / "scripts" / script
-        for path in [script, *sorted(library_of(script, library, without))]:
+        used = [script, *sorted(library_of(script, library, without))]
+        for path in used:
             for name in sorted(packages_imported(path, without.get(path, ()))):
                 package = PACKAGES.get(name, name)
                 if package not in provided and BROUGHT_ALONG.get(name) not in provided:
@@ -149,11 +150,12 @@ def test_each_environment_provides_what_its_scripts_import(root):
                         f"{file}: no {package}, imported by {path.relative_to(root)} (rule {rule})"
                     )
                 seen.add(name)
-        # What needs torch is not to be named by a script that runs without it.
+        # What needs torch is not to be named by what runs without it.
         for module, names in WITH_TORCH.items():
             for name in names if "pytorch" not in provided else ():
                 call = f"{module.split('/')[0].removesuffix('.py')}.{name}"
-                assert call not in script.read_text(), f"rule {rule} uses {call}, but {file} has no pytorch"
+                users = [path.name for path in used if call in path.read_text()]
+                assert not users, f"rule {rule} uses {call} in {users}, but {file} has no pytorch"
     assert not missing, "\n".join(dict.fromkeys(missing))
     assert {"torch", "anndata", "zarr", "scipy"} <= seen
 
@@ -172,3 +174,9 @@ def test_the_package_that_no_channel_has_is_the_tested_one(root):
     ]
     version = pins(root / "envs/requirements-oracle.txt")["scgpt"]
     assert line == f"python -m pip install --no-deps scgpt=={version}"
+
+
+def test_the_families_of_the_configuration_are_the_environments(root):
+    schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
+    families = schema["properties"]["environments"]["propertyNames"]["enum"]
+    assert sorted(families) == [path.stem for path in environment_files(root)]

@@ -48,6 +48,8 @@ def test_the_commented_lines_of_a_site_are_valid(root):
     assert site["default-resources"]["slurm_partition"] == "cpu"
     for resources in site["set-resources"].values():
         assert resources == {"gres": "gpu:1", "slurm_partition": "gpu", "constraint": "a100"}
+    every = yaml.safe_load(re.sub(r"^#(?=\S+: )", "", text, flags=re.MULTILINE))
+    assert every["slurm-status-command"] == "squeue" and every["conda-prefix"]
 
 
 def test_the_profile_names_rules_that_exist(root):

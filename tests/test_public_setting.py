@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import gzip
 import io
-import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import planning
 import pytest
 import yaml
+from planning import planned
 
 from interptfm import fetch
 
 
-def snakemake(folder, *arguments):
+def snakemake(folder, *arguments, config="config/cosmx_nsclc.yaml"):
     """Run Snakemake in ``folder`` and return (exit code, all it printed)."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    done = planning.snakemake(folder, *arguments, config=config)
     return done.returncode, done.stdout + done.stderr
 
 
-def planned(text):
-    """Return rule → number of jobs in what a dry run printed."""
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)}
-
-
 def test_the_full_setting_plans_without_its_data(root, tmp_path):
-    code, text = snakemake(
-        root, "--dry-run", "--configfile", "config/cosmx_nsclc.yaml", "--config", f"data_root={tmp_path}"
-    )
+    code, text = snakemake(root, "--dry-run", "--config", f"data_root={tmp_path}")
     # The checkpoint's place does not follow data_root, and there it is not fetched.
     assert code == 1 and "key 'model.checkpoint': found no file data/scgpt_human/args.json" in text
-    code, text = snakemake(root, "--dry-run", "--configfile", "config/cosmx_nsclc.yaml")
+    code, text = snakemake(root, "--dry-run")
     assert code == 0, text
     jobs = planned(text)
     assert jobs["ingest"] == 8 and jobs["train_dictionary"] == 12 + 2 and jobs["extract"] == 3 * 40
     if not (root / "data").exists():
         assert jobs["fetch_section"] == 8 and jobs["fetch_file"] == 2 and jobs["fetch_by_hand"] == 1
-    code, text = snakemake(root, "--dry-run", "fetch", "--configfile", "config/cosmx_nsclc.yaml")
+    code, text = snakemake(root, "--dry-run", "fetch")
     assert code == 0 and planned(text).keys() <= {
-        *("fetch", "fetch_section", "fetch_file", "fetch_by_hand", "total"),
+        *("fetch", "fetch_section", "fetch_file", "fetch_by_hand"),
     }
 
 
@@ -97,11 +88,10 @@ def public(root, tmp_path, monkeypatch):
 
 
 def test_fetch_brings_the_data_once_and_asks_for_the_model(public):
-    arguments = ["fetch", "--configfile", "public.yaml"]
     model = public / "data/scgpt"
     model.mkdir(parents=True)
     (model / "args.json").write_text('{"nlayers": 6}')
-    code, text = snakemake(public, "--keep-going", *arguments)
+    code, text = snakemake(public, "--keep-going", "fetch", config="public.yaml")
     assert code == 1 and "Traceback" not in text
     assert "found no model checkpoint, expected args.json, vocab.json, best_model.pt" in text
     assert (model / "args.json").read_text() == '{"nlayers": 6}', "what a person placed was removed"
@@ -109,10 +99,10 @@ def test_fetch_brings_the_data_once_and_asks_for_the_model(public):
         assert (public / "data" / path).is_file(), path
     for name in ("vocab.json", "best_model.pt"):
         (model / name).write_text("{}")
-    code, text = snakemake(public, *arguments)
+    code, text = snakemake(public, "fetch", config="public.yaml")
     assert code == 0 and "fetch_section" not in planned(text), text
     # The checkpoint is there and now decides on the layers: those of its args.json.
-    code, text = snakemake(public, "--dry-run", "--configfile", "public.yaml")
+    code, text = snakemake(public, "--dry-run", config="public.yaml")
     assert code == 0, text
     assert "Nothing" not in text and planned(text).get("train_dictionary") == 6 + 2
 
@@ -122,5 +112,15 @@ def test_data_placed_by_hand_is_not_downloaded_again(public):
         place = public / "data" / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("placed\n")
-    code, text = snakemake(public, "--dry-run", "fetch", "--configfile", "public.yaml")
-    assert code == 0 and planned(text) == {"fetch": 1, "fetch_by_hand": 1, "total": 2}, text
+    code, text = snakemake(public, "--dry-run", "fetch", config="public.yaml")
+    assert code == 0 and planned(text) == {"fetch": 1, "fetch_by_hand": 1}, text
+    # Neither a newer script nor --forceall may delete what a person placed, to download it again.
+    (public / "scripts/fetch.py").touch()
+    code, text = snakemake(public, "--dry-run", "--forceall", "fetch", config="public.yaml")
+    assert code == 0 and planned(text) == {"fetch": 1, "fetch_by_hand": 1}, text
+    model = public / "data/scgpt"
+    model.mkdir(parents=True)
+    for name in ("args.json", "vocab.json", "best_model.pt"):
+        (model / name).write_text("{}")
+    code, text = snakemake(public, "--forceall", "fetch", config="public.yaml")
+    assert code == 0 and (public / "data/go/go.obo").read_text() == "placed\n", text

@@ -47,6 +47,10 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "cells.split.validation": (0.25, CELLS),
     "cells.split.test": (0.25, CELLS),
     "cells.clustering.resolution": (2.0, CELLS),
+    "ontology.source": ("gprofiler_csv", CONCEPTS),
+    "ontology.obo": ("resources/demo_ontology/demo.gaf", CONCEPTS),  # any file: the plan does not read it
+    "ontology.gaf": ("resources/demo_ontology/demo.obo", CONCEPTS),
+    "ontology.table": ("tests/tiny.yaml", CONCEPTS),
     "ontology.evidence": (["EXP"], CONCEPTS),
     "ontology.keep_without_evidence": (["KEGG"], CONCEPTS),
     "ontology.aspects": (["P"], CONCEPTS),
@@ -104,7 +108,6 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
 # Keys that name the run or other files; what those change has tests of its own, here or in test_config.py.
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
-    *("ontology.source", "ontology.obo", "ontology.gaf", "ontology.table"),
     # One value each so far.
     *("dictionaries.0.architecture", "dictionaries.0.tokens"),
 }
@@ -181,6 +184,8 @@ def plans_of_keys(project, tmp_path_factory):
         text = changed(tiny, key, value)
         if key.startswith("cells.split."):
             text["cells"]["split"] = {"train": 0.5, "validation": 0.25, "test": 0.25}
+        if key == "ontology.source":
+            text["ontology"]["table"] = "tests/tiny.yaml"
         file.write_text(yaml.safe_dump(text))
         cases[key] = {"configs": [str(file)]}
     return plans(project, cases)

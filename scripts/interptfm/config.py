@@ -179,7 +179,7 @@ def _check_between_keys(config: Config, name: str) -> None:
         place = Path(config["data_root"], ontology[key])
         require_file(place, f"{name}: key 'ontology.{key}'", fetched_files(config))
     for family, python in config["environments"].items():
-        if not os.access(python, os.X_OK):
+        if not (Path(python).is_file() and os.access(python, os.X_OK)):
             raise InputError(
                 f"{name}: key 'environments.{family}': found no executable {python}, expected a Python"
             )

@@ -13,6 +13,7 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import tarfile
 import time
 import urllib.error
@@ -149,7 +150,9 @@ def download(
         try:
             version = _transfer(item, part, timeout_s)
         except urllib.error.HTTPError as error:
-            if error.code not in PASSING_STATUS:
+            if error.code == 416:  # what is here is not a beginning of what the server has: start anew
+                _discard(part)
+            elif error.code not in PASSING_STATUS:
                 raise InputError(
                     f"{item.url}: found HTTP status {error.code} ({error.reason}), expected the file; "
                     f"correct its address in the manifest, or {_by_hand(item)}"
@@ -199,8 +202,8 @@ def _transfer(item: Item, part: Path, timeout_s: float) -> dict[str, str | None]
     have, notes = 0, part.with_name(f"{part.name}.json")
     headers = {"User-Agent": "interpTFM", "Accept-Encoding": "identity"}
     if part.exists() and notes.exists():
-        version = json.loads(notes.read_text())
-        validator = version["etag"] or version["last_modified"]
+        version = _notes(notes)
+        validator = version.get("etag") or version.get("last_modified")
         # A weak validator says nothing about bytes: then start anew.
         if validator and not validator.startswith("W/"):
             have = part.stat().st_size
@@ -232,6 +235,14 @@ def _transfer(item: Item, part: Path, timeout_s: float) -> dict[str, str | None]
     if (total is not None and size != total) or (item.bytes is not None and size != item.bytes):
         raise ConnectionError(f"the connection ended after {size} of {total or item.bytes} bytes")
     return version
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    """Return the server's version of a download begun earlier; nothing if writing it was interrupted."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        return {}
 
 
 def _receive(response: Any, file: Any) -> Iterator[None]:
@@ -363,8 +374,15 @@ def fetch(item: Item, outputs: list[str], work: str | Path, **options: Any) -> d
     part = Path(work, f"{item.name}.part")
     record = download(item, part, **options)
     if item.kind == "file":
-        Path(outputs[0]).parent.mkdir(parents=True, exist_ok=True)
-        part.replace(outputs[0])
+        target = Path(outputs[0])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The data folder may be on another file system than the results, where a rename fails.
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            shutil.move(part, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     else:
         try:
             extract_members(part, outputs, item.url)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from interptfm.errors import InputError
@@ -31,6 +31,17 @@ def plan(recorded: Passes, layers: Sequence[int], n_layers: int) -> Passes:
     known = {layer for group in recorded for layer in group}
     missing = sorted(set(layers) - known)
     return [*map(list, recorded), *([missing] if missing else [])]
+
+
+def begun(recorded: Passes, used: Callable[[int, Sequence[int]], bool]) -> Passes:
+    """Return the passes recorded, up to the last of which ``used(number, layers)`` finds any result.
+
+    A run writes the record when it starts: what it did not come to must not bind a later configuration.
+    """
+    count = len(recorded)
+    while count and not used(count - 1, recorded[count - 1]):
+        count -= 1
+    return recorded[:count]
 
 
 def holding(passes: Passes, layer: int) -> int:

@@ -130,10 +130,11 @@ def training_memory(wildcards, input, attempt):
     return int((2500 + buffer + 12 * megabytes(input.cells)) * 1.5 ** (attempt - 1))
 
 
-def training_minutes(wildcards, attempt):
-    """Resource function: half an hour and 1,000 tokens a second, which two slow cores exceed."""
+def training_minutes(wildcards, input, attempt):
+    """Resource function: half an hour, 1,000 training tokens a second, and all held-out tokens once."""
     tokens = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["training_tokens"]
-    return int((30 + tokens / 60_000) * 2 ** (attempt - 1))
+    held_out = 0.5 * megabytes(input.activations) / 1000
+    return int((30 + tokens / 60_000 + held_out) * 2 ** (attempt - 1))
 
 
 def megabytes(paths):
@@ -150,7 +151,19 @@ def minutes(base, per_input_gb=0.0):
 def passes_of(name):
     """Return the layers of each forward pass of an arm: what was extracted together, then what is new."""
     arm = ARMS[name]
-    recorded = passes.read(f"{arm_folder(name, 'activations')}/activations")
+    folder = Path(arm_folder(name, "activations"))
+
+    def used(number, layers):
+        """Find a store of the pass or, where stores were deleted to save space, what was made of them."""
+        stores = (
+            folder / "activations" / sample / f"{shard}{PARTS[number]}.zarr.zip"
+            for sample, row in SAMPLES.items()
+            for shard in range(row["shards"])
+        )
+        made = (path for layer in layers for path in folder.glob(f"features/*/layer_{layer}/firing.zarr.zip"))
+        return any(path.exists() for path in stores) or any(made)
+
+    recorded = passes.begun(passes.read(folder / "activations"), used)
     return passes.plan(recorded, settings.layers(arm), settings.number_of_layers(arm))
 
 
@@ -216,13 +229,27 @@ def cell_types_column(wildcards):
 
 
 def of_kind(kind):
-    """Return the manifest's rows of one kind; none where ``fetch`` is off."""
-    return [item for item in MANIFEST.values() if item.kind == kind]
+    """Return the manifest's rows of one kind that lack a file; none where ``fetch`` is off.
+
+    What is there has no rule that makes it: neither an edit of a script, another name of the run nor
+    ``--forceall`` may delete data to download it again, least of all data that a person placed.
+    """
+    root = config["data_root"]
+    return [
+        item
+        for item in MANIFEST.values()
+        if item.kind == kind and not all(map(os.path.isfile, item.files(root)))
+    ]
 
 
 def fetched_item(wildcards):
-    """Return the manifest's row whose ``path`` (below the data folder) the wildcard ``place`` is."""
-    return next(asdict(item) for item in MANIFEST.values() if item.path == wildcards.place)
+    """Return the manifest's row whose ``path`` (and name, of a section) the wildcards are."""
+    name = wildcards.get("section")
+    return next(
+        asdict(item)
+        for item in MANIFEST.values()
+        if item.path == wildcards.place and name in (None, item.name)
+    )
 
 
 def activations_of_layer(wildcards):

@@ -1,6 +1,8 @@
 """Public data named by the manifest (fetch.enabled): downloaded where Snakemake runs, not by compute nodes."""
 
-# The code is ancient: an edit of it is no reason to download gigabytes again.
+DATA_ROOT = Path(config["data_root"])
+
+
 if of_kind("section"):
 
     rule fetch_section:
@@ -9,7 +11,7 @@ if of_kind("section"):
         output:
             ensure(
                 multiext(
-                    f"{config['data_root']}/{{place}}/{{section}}",
+                    str(DATA_ROOT / "{place}/{section}"),
                     *(f"_{file}" for file in downloads.SECTION_FILES),
                 ),
                 non_empty=True,
@@ -41,7 +43,7 @@ if of_kind("file"):
         input:
             code=ancient(lib("job", "fetch")),
         output:
-            ensure(f"{config['data_root']}/{{place}}", non_empty=True),
+            ensure(str(DATA_ROOT / "{place}"), non_empty=True),
         log:
             f"{RUN}/logs/fetch/{{place}}.log",
         benchmark:
@@ -69,7 +71,7 @@ if of_kind("by_hand"):
         input:
             code=ancient(lib("job", "fetch")),
         output:
-            [update(f"{config['data_root']}/{{place}}/{file}") for file in downloads.CHECKPOINT_FILES],
+            [update(str(DATA_ROOT / "{place}" / file)) for file in downloads.CHECKPOINT_FILES],
         log:
             f"{RUN}/logs/fetch/{{place}}.log",
         benchmark:

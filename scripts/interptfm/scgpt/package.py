@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from interptfm.errors import InputError
 from interptfm.scgpt.model import Hidden, ScGPT
 
-# Weights that the package's model has for tasks of its own, or by another name for none of our reading.
+# Weights that one of the two models lacks and no hidden state depends on: the package's classifier of cells,
+# and a flag of generative pretraining.
 UNREAD = ("cls_decoder.", "flag_encoder.")
 
 
