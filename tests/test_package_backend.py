@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import scgpt_oracle as oracle
 import torch
-from planning import plans
+import yaml
+from planning import plans, snakemake
 from scipy import sparse
 
 from interptfm import activations, store
+from interptfm import config as settings
 from interptfm.errors import InputError
 from interptfm.scgpt import checkpoint, package
-from interptfm.scgpt.model import ModelConfig, initialise
+from interptfm.scgpt.model import MAX_PADDING, ModelConfig, initialise
 from interptfm.scgpt.tokenizer import Vocabulary
 
 installed = pytest.mark.skipif(bool(oracle.absent()), reason=str(oracle.absent()))
@@ -86,6 +89,39 @@ def test_nothing_of_the_package_stays_imported(folder):
 
 
 @installed
+def test_a_long_cell_does_not_pad_the_others(folder):
+    """Time and memory follow the tokens: in one padded batch this would be 10 times as many positions."""
+    network = checkpoint.load(folder)[0]
+    adapted, seen = package.PackageNetwork(network), []
+    encode = adapted.model._encode
+
+    def counted(genes, values, padding):
+        seen.append(padding)
+        assert (genes[padding] == network.pad_id).all()
+        assert (values[padding] == network.config.pad_value).all()
+        return encode(genes, values, padding)
+
+    adapted.model._encode = counted
+    lengths = torch.tensor([4, 6, 90, 5, 5, 4, 7, 5, 4, 6, 5, 6])
+    generator = torch.Generator().manual_seed(2)
+    genes = torch.randint(0, 20, (int(lengths.sum()),), generator=generator)
+    values = torch.randint(1, 51, genes.shape, generator=generator).float()
+    with torch.no_grad():
+        ours, theirs = network(genes, values, lengths), adapted(genes, values, lengths, layers=[1])
+    assert list(theirs.states) == [1]
+    torch.testing.assert_close(theirs.states[1], ours.states[1], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(theirs.last, ours.last, atol=TOLERANCE, rtol=0)
+    assert sum(padding.numel() for padding in seen) <= len(genes) / (1 - MAX_PADDING)
+    assert sum(int((~padding).sum()) for padding in seen) == len(genes)
+
+
+@installed
+def test_a_checkpoint_without_the_mvc_decoder_loads():
+    network = initialise(ModelConfig(embsize=8, nheads=2, d_hid=8, nlayers=1, MVC=False), 5, 3, 0)
+    assert not hasattr(package.PackageNetwork(network).model, "mvc_decoder")
+
+
+@installed
 def test_weights_that_the_package_lacks_are_named(folder):
     network = checkpoint.load(folder)[0]
     network.further = torch.nn.Linear(2, 2)
@@ -104,14 +140,56 @@ def test_another_name_is_refused(folder):
         activations.load_model(folder, backend="geneformer")
 
 
+@pytest.mark.parametrize("model", [None, 3, ["backend"]])
+def test_an_arm_whose_model_is_no_block_gets_a_sentence(root, model):
+    configuration = settings.load_yaml(root / "config/config.yaml")
+    schema = settings.load_yaml(root / "workflow/schemas/config.schema.yaml")
+    with pytest.raises(InputError, match=r"arm 'x': key 'model': found .*, expected object"):
+        settings.resolve(configuration | {"arms": {"x": {"model": model}}}, schema)
+
+
 @pytest.mark.xdist_group("workflow")
-def test_the_small_workflow_runs_with_it(root, project, tmp_path):
+def test_the_workflow_plans_with_it(project, tmp_path):
     """The back end alone changes: model and cells stay, all that reads activations runs again."""
-    (tmp_path / "scgpt.yaml").write_text("model: {backend: scgpt}\n")
-    (tmp_path / "arm.yaml").write_text("arms: {untrained: {model: {backend: scgpt}}}\n")
+    overlays = {
+        "scgpt": {"model": {"backend": "scgpt"}},
+        "python": {"model": {"backend": "scgpt"}, "environments": {"scgpt": sys.executable}},
+        "arm": {"arms": {"untrained": {"model": {"backend": "scgpt"}}}},
+    }
+    for name, overlay in overlays.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(overlay))
     found = plans(
         project,
-        {name: {"configs": ["tests/tiny.yaml", str(tmp_path / f"{name}.yaml")]} for name in ("scgpt", "arm")},
+        {name: {"configs": ["tests/tiny.yaml", str(tmp_path / f"{name}.yaml")]} for name in overlays},
     )
     assert found["scgpt"]["extract"] == 4 and "build_model" not in found["scgpt"]
+    assert found["python"] == found["scgpt"]
     assert "arm 'untrained': found the key 'model.backend', which an arm cannot change" in found["arm"]
+
+
+@installed
+@pytest.mark.xdist_group("workflow")
+def test_the_rule_runs_with_it_in_the_python_of_its_family(project, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder)
+    wrapper = folder / "other_python"
+    wrapper.write_text(f'#!/bin/sh\necho "$1" >> {folder}/used.txt\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    configuration = settings.load_yaml(folder / "tests/tiny.yaml")
+    configuration["model"]["backend"] = "scgpt"
+    configuration["environments"] = {"scgpt": "./other_python"}
+    (folder / "scgpt.yaml").write_text(yaml.safe_dump(configuration))
+    [place, *_] = sorted(path.relative_to(project) for path in project.glob("results/tiny/activations/*/0.*"))
+    done = snakemake(folder, str(place), config="scgpt.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len((folder / "used.txt").read_text().splitlines()) == 1
+    with store.open_activations(project / place) as ours, store.open_activations(folder / place) as theirs:
+        assert (ours.attributes["backend"], theirs.attributes["backend"]) == ("interptfm", "scgpt")
+        assert list(ours.layers) == list(theirs.layers)
+        for name in ("gene", "cell", "value"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+        for layer in ours.layers:
+            mine, other = ours.rows(layer, 0, ours.n_tokens), theirs.rows(layer, 0, theirs.n_tokens)
+            assert mine.dtype == other.dtype
+            # The store keeps few bits of the mantissa: rounding may tip a value to its neighbour.
+            np.testing.assert_allclose(mine.astype("f4"), other.astype("f4"), rtol=2**-5, atol=1e-3)

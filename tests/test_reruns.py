@@ -125,6 +125,7 @@ EDITS: dict[str, set[str]] = {
     "qc.py": CELLS,
     "pretrain/": MODEL,
     "scgpt/": MODEL,
+    "scgpt/package.py": ACTIVATIONS,
     "activations.py": ACTIVATIONS,
     "sae/": DICTIONARY,
     # What the reading of dictionaries needs is loaded with the features' package, neurons or not.

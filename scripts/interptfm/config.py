@@ -133,7 +133,9 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
                 )
-        if "backend" in override.get("model", {}):
+        # One conda environment serves the rule in all arms.
+        model = override.get("model")
+        if isinstance(model, dict) and "backend" in model:
             raise InputError(
                 f"configuration: arm {name!r}: found the key 'model.backend', which an arm cannot change"
             )

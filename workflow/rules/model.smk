@@ -7,7 +7,7 @@ rule build_model:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
         checkpoint=given_checkpoint,
-        code=lib("job", "store", "pretrain", "scgpt"),
+        code=lib("job", "store", "pretrain", "scgpt.checkpoint"),
     output:
         args=f"{MODEL_FOLDER}/args.json",
         vocab=f"{MODEL_FOLDER}/vocab.json",

@@ -1,8 +1,9 @@
 """The ``scgpt`` package's own model as back end of extraction (``model.backend: scgpt``).
 
-For those who want the reference implementation to make the numbers: its transformer runs padded batches,
-and what leaves here is packed like the states of :class:`interptfm.scgpt.model.ScGPT`, so that the
-activation store is the same. Weights come through this library's loader, which checks every key.
+For those who want the reference implementation to make the numbers: its transformer runs padded groups of
+cells of similar length, and what leaves here is packed like the states of
+:class:`interptfm.scgpt.model.ScGPT`, so that the activation store is the same. Weights come
+through this library's loader, which checks every key.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from interptfm.errors import InputError
-from interptfm.scgpt.model import Hidden, ScGPT
+from interptfm.scgpt.model import Hidden, ScGPT, plan_attention
 
 # Weights that one of the two models lacks and no hidden state depends on: the package's classifier of cells,
 # and a flag of generative pretraining.
@@ -138,26 +139,38 @@ class PackageNetwork(nn.Module):
         ``depth`` is not used: the package has no way to stop early.
         """
         wanted, device = set(range(self.n_layers) if layers is None else layers), genes.device
-        length = lengths.to(device)
-        valid = torch.arange(int(lengths.max()), device=device)[None] < length[:, None]
-        padded_genes = torch.full(valid.shape, self.pad_id, dtype=genes.dtype, device=device)
-        padded_values = torch.full(valid.shape, self.config.pad_value, dtype=values.dtype, device=device)
-        padded_genes[valid], padded_values[valid] = genes, values
-        hidden, handles = Hidden(), []
-        for number, layer in enumerate(self.model.transformer_encoder.layers):
+        plan = plan_attention(lengths)
+        outputs: dict[int, list[Tensor]] = {number: [] for number in {*wanted, self.n_layers - 1}}
 
-            def keep(module: nn.Module, inputs: Any, output: Tensor, number: int = number) -> None:
-                if number in wanted:
-                    hidden.states[number] = output[valid]
+        def keep(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
+            return lambda module, inputs, output: outputs[number].append(output.flatten(0, 1))
 
-            handles.append(layer.norm2.register_forward_hook(keep))
+        handles = [
+            self.model.transformer_encoder.layers[number].norm2.register_forward_hook(keep(number))
+            for number in outputs
+        ]
         try:
             with _no_fast_path():
-                hidden.last = self.model._encode(padded_genes, padded_values, ~valid)[valid]
+                # Padded to the longest cell of a batch, one long cell would multiply time and memory.
+                for group in plan.groups:
+                    rows = group.gather if isinstance(group.gather, slice) else group.gather.to(device)
+                    shape = (group.cells, group.length)
+                    padding = torch.zeros(shape, dtype=torch.bool, device=device)
+                    if group.keep is not None:
+                        padding = ~group.keep.view(shape).to(device)
+                    self.model._encode(
+                        genes[rows].view(shape).masked_fill(padding, self.pad_id),
+                        values[rows].view(shape).masked_fill(padding, self.config.pad_value),
+                        padding,
+                    )
         finally:
             for handle in handles:
                 handle.remove()
-        return hidden
+        packed = {}
+        for number in sorted(outputs):
+            states = torch.cat(outputs.pop(number))
+            packed[number] = states if plan.scatter is None else states[plan.scatter.to(device)]
+        return Hidden({number: packed[number] for number in sorted(wanted)}, packed[self.n_layers - 1])
 
 
 @contextlib.contextmanager
