@@ -121,6 +121,6 @@ def test_data_placed_by_hand_is_not_downloaded_again(public):
     model = public / "data/scgpt"
     model.mkdir(parents=True)
     for name in ("args.json", "vocab.json", "best_model.pt"):
-        (model / name).write_text("{}")
+        (model / name).write_text('{"nlayers": 6}')
     code, text = snakemake(public, "--forceall", "fetch", config="public.yaml")
     assert code == 0 and (public / "data/go/go.obo").read_text() == "placed\n", text
