@@ -12,20 +12,22 @@ def main(snakemake):
         from interptfm import features, store
 
         given, params, output = snakemake.input, snakemake.params, snakemake.output
-        name, layer, thresholds = params.representation, int(params.layer), list(params.thresholds)
-        origin = job.provenance(snakemake, thresholds=thresholds, representation=name, layer=layer)
+        settings = {"thresholds": list(params.thresholds), "grid": params.grid}
+        name, layer = params.representation, int(params.layer)
+        origin = job.provenance(snakemake, features=settings, representation=name, layer=layer)
         activations = list(given.activations)
-        weights = given.get("weights")
-        folder = Path(weights).parent if weights else None
+        weights, fitted = given.get("weights"), given.get("representation")
+        source = Path(weights).parent if weights else fitted
+        device = job.device() if weights else "cpu"
         genes, samples = features.samples_of(store.read_h5ad(path) for path in given.cells)
         result = features.extract(
             activations,
             samples,
             genes,
-            features.representation_of(name, activations, folder, job.device() if weights else "cpu"),
+            features.representation_of(name, activations, source, device),
             layer,
-            thresholds=thresholds,
             attributes={"representation": name, "layer": layer, "provenance": origin},
+            **settings,
         )
         with store.atomic(output.max) as path:
             np.save(path, result.maximum)

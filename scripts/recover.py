@@ -6,6 +6,7 @@ def main(snakemake):
 
     with job.run(snakemake):
         from interptfm import recovery, store
+        from interptfm.headline import LABELS
 
         given, params = snakemake.input, snakemake.params
         lists = {"SAE": ("main", params.layers), "raw neurons": ("neurons", params.layers)}
@@ -15,6 +16,9 @@ def main(snakemake):
             paths = [given[key]] if isinstance(given[key], str) else given[key]
             tables = map(store.read_table, paths)
             concepts[name] = dict(zip(layers, tables, strict=True))
+        layer = store.read_json(given.choice)["layer"]
+        for name, path in zip(params.baselines, given.baselines, strict=True):
+            concepts[LABELS[name]] = {layer: store.read_table(path)}
         summaries = [given.main_summary] if isinstance(given.main_summary, str) else given.main_summary
         excess = [recovery.validation_excess(store.read_json(path)) for path in summaries]
         programs, comparisons, summary = recovery.evaluate(

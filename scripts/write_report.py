@@ -28,6 +28,8 @@ def main(snakemake):
             model_training=given.model_training,
             recovery_files=report.listed(given.get("recovery", [])),
             curve=given.get("curve") or None,
+            headline=given.get("headline") or None,
+            reading=dict(zip(params.reading, report.listed(given.reading), strict=True)),
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

@@ -384,22 +384,25 @@ def test_benchmark_methods_count_the_same(tmp_path, root):
 
 
 def test_script_writes_the_contract(tmp_path):
+    from test_features import Named, extracted, world
+
     import align as script
 
     rng = np.random.default_rng(11)
-    firing, membership = random_firing(rng), rng.random((30, 12)) < 0.3
+    adatas, paths, _ = world(tmp_path, seed=5, n_cells=(60, 50))
+    for adata in adatas:
+        adata.obs["block"] = [f"block_{i // 5}" for i in range(adata.n_obs)]
+        store.write_h5ad(tmp_path / f"{adata.obs['sample'].iloc[0]}.h5ad", adata)
+    genes, result = extracted(adatas, paths, features.Neurons(5))
+    firing, membership = result.firing, rng.random((len(genes), 12)) < 0.5
+    np.save(tmp_path / "max.npy", result.maximum)
     features.write_firing(tmp_path / "firing.zarr.zip", firing)
     save_npz(tmp_path / "membership.npz", csr_matrix(membership))
     assert load_npz(tmp_path / "membership.npz").shape == membership.shape
     store.write_table(tmp_path / "terms.parquet", terms_of(12))
     store.write_table(tmp_path / "genes.tsv", pd.DataFrame({"gene": firing.genes, "annotated": True}))
     names = {"firing": "firing.zarr.zip", "membership": "membership.npz", "terms": "terms.parquet"}
-
-    class Named(dict):
-        __getattr__ = dict.__getitem__
-
-        def __iter__(self):
-            return iter(self.values())
+    names |= {"genes": "genes.tsv", "max": "max.npy"}
 
     written = {
         f"{name}": f"{name}.parquet" for name in ("pairs", "concepts", "features", "interpretable", "null")
@@ -407,10 +410,16 @@ def test_script_writes_the_contract(tmp_path):
     written["summary"] = "summary.json"
     for run in ("one", "two"):
         snakemake = SimpleNamespace(
-            input=Named({key: tmp_path / value for key, value in (names | {"genes": "genes.tsv"}).items()}),
+            input=Named(
+                {key: str(tmp_path / value) for key, value in names.items()}
+                | {
+                    "cells": [str(tmp_path / f"{s}.h5ad") for s in ("s1", "s2")],
+                    "activations": [*map(str, paths)],
+                }
+            ),
             output=Named({key: tmp_path / run / value for key, value in written.items()}),
             params=SimpleNamespace(
-                alignment=dict(OPTIONS), representation="batchtopk", layer=2, arm="main", seed=1
+                alignment={**OPTIONS, "bootstrap": 50}, representation="neurons", layer=0, arm="main", seed=1
             ),
             log=[str(tmp_path / "log")],
             threads=1,
@@ -421,9 +430,13 @@ def test_script_writes_the_contract(tmp_path):
     for name in written.values():
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     summary = store.read_json(tmp_path / "one" / "summary.json")
-    assert (summary["representation"], summary["layer"], summary["arm"]) == ("batchtopk", 2, "main")
+    assert (summary["representation"], summary["layer"], summary["arm"]) == ("neurons", 0, "main")
     assert summary["n_concepts"] == 12 and summary["provenance"]["settings"]["seed"] == 1
     concepts = store.read_table(tmp_path / "one" / "concepts.parquet")
     promised = "term_id name n_genes feature threshold split tp fp fn precision recall f1 f1_validation "
-    promised += "f1_single_gene single_gene lift null_mean null_sd excess p q p_min n_permutations"
+    promised += "f1_single_gene single_gene lift null_mean null_sd excess p q p_min n_permutations "
+    beside = {"lift", "excess", "p", "q", "lo", "hi", "split", "threshold", "tp", "fp", "fn"}
+    for name in ("pairs", "features"):
+        assert beside <= set(store.read_table(tmp_path / "one" / f"{name}.parquet"))
+    promised += "lo hi gene_f1 gene_auroc gene_ap gene_auroc_q gene_f1_lo gene_f1_hi"
     assert set(promised.split()) <= set(concepts)

@@ -95,9 +95,9 @@ def extracted(adatas, paths, representation, top_tokens=20, **options):
     found = features.extract(paths, samples, genes, representation, 0, **options)
     result = SimpleNamespace(maximum=found.maximum, firing=found.firing)
     if representation.sparse:
-        options.pop("attributes", None)
+        size = {key: options[key] for key in ("block_tokens",) if key in options}
         result.cells, result.top_tokens = features.aggregate(
-            paths, samples, genes, representation, 0, found.maximum, top_tokens, **options
+            paths, samples, genes, representation, 0, found.maximum, top_tokens, **size
         )
     return genes, result
 
@@ -356,7 +356,7 @@ def test_script_writes_the_contract(tmp_path, name):
     snakemake = SimpleNamespace(
         input=Named(given),
         output=Named({key: tmp_path / "out" / value for key, value in outputs.items()}),
-        params=SimpleNamespace(representation=name, layer=0, thresholds=[0, 0.5], top_tokens=3),
+        params=SimpleNamespace(representation=name, layer=0, thresholds=[0, 0.5], top_tokens=3, grid=None),
         log=[str(tmp_path / "log")],
         threads=1,
         rule="encode",

@@ -86,6 +86,55 @@ def entry_files(folder: Path, arm: str, representation: str, layer: int, shift: 
     return files
 
 
+def representation_files(folder: Path) -> dict:
+    """Return paths of the table of all representations and of a reading of features."""
+    rows = [
+        {"representation": name, "arm": "main", "layer": layer, "n_features": 32, "evaluation": evaluation,
+         "measure": measure, "n": 40, "mean": mean, "lo": mean - 0.02, "hi": mean + 0.02, "null_mean": 0.2,
+         "null_lo": 0.18, "null_hi": 0.22, "excess": mean - 0.2, "p": 0.01}
+        for name, mean in (("SAE", 0.4), ("raw neurons", 0.3), ("NMF of expression", 0.5))
+        for layer in LAYERS
+        for evaluation, measure in (("cell_held_out", "f1"), *(("gene_held_out", m) for m in ("f1", "auroc")))
+    ]  # fmt: skip
+    store.write_table(folder / "headline.tsv", pd.DataFrame(rows))
+    terms = pd.DataFrame({"feature": [3, 4], "rank": 1, "term_id": ["GO:0000001", "GO:0000002"]})
+    terms = terms.assign(name=[EVIL, "two"], f1=[0.6, 0.5], stands_for="", slim="GO:1", slim_name="parent")
+    steps = np.arange(20)
+    path = pd.DataFrame({"feature": 3, "penalty": 0.5**steps, "n_genes": steps * 2})
+    path["r2_cross_validated"] = 1 - 0.9**steps
+    path["chosen"] = steps == 15
+    fits = pd.DataFrame({"feature": [3, 4], "n_genes": [30, 0], "penalty": [0.1, np.nan]})
+    tables = {
+        "terms": terms,
+        "enrichment": terms[["feature", "term_id", "name"]].assign(
+            overlap=5, n_top=20, n_genes=9, fold=4.0, p=1e-6, q=[1e-5, 0.2]
+        ),
+        "entropy": pd.DataFrame(
+            {"of": ["feature over concepts", "concept over features"] * 2, "id": list("1a2b"),
+             "entropy": [0.0, 1, 2, 3], "perplexity": [1.0, 2, 4, 8], "n_partners": [1, 2, 4, 8]}
+        ),
+        "predictors": pd.DataFrame({"feature": 3, "rank": [1, 2], "gene": ["CD74", EVIL],
+                                    "coefficient": [0.5, -0.2], "enters_at": [0.5, 0.1]}),
+        "path": path,
+        "fits": fits.assign(r2_cross_validated=[0.8, np.nan], r2_test=[0.7, np.nan]),
+    }  # fmt: skip
+    files = {name: str(folder / f"reading_{name}.parquet") for name in tables}
+    for name, table in tables.items():
+        store.write_table(files[name], table)
+    files["summary"] = str(folder / "reading.json")
+    store.write_json(files["summary"], READING)
+    return {"headline": str(folder / "headline.tsv"), "reading": files}
+
+
+READING = {
+    "layer": 1, "n_features": 2, "graph": "yes", "n_features_enriched": 1, "median_r2_test": 0.7,
+    "median_entropy_of_features": 0.0, "median_entropy_of_concepts": 2.0,
+    "terms": {"n_terms": 3, "n_after_reduction": 2, "lin": 0.7},
+    "agreement": {"status": "computed", "n": 9, "n_parents": 3, "ari": 0.1, "ari_null_mean": 0.0,
+                  "ari_p": 0.2, "nmi": 0.5, "nmi_null_mean": 0.4, "nmi_p": 0.1},
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> dict:
     """Paths of a fabricated run, as the rule would hand them over."""
@@ -138,6 +187,7 @@ def inputs(tmp_path_factory) -> dict:
     store.write_table(folder / "curve.tsv", recovery.strength_curve(runs, terms, 1, 500))
     return {
         "index": index,
+        **representation_files(folder),
         "name": f"demo {EVIL}",
         "config": {"run": "demo", "seed": 1, "dictionaries": [{"name": "batchtopk", "k": 16}]},
         "samples": ["s1", "s2"],
@@ -348,8 +398,10 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
             return self.__dict__.get(name, default)
 
     tables = report.undeclared(inputs["index"], [])
-    named = {k: inputs[k] for k in ("qc", "qc_figures", "query", "terms", "model_metrics", "model_training")}
+    named = ("qc", "qc_figures", "query", "terms", "model_metrics", "model_training", "headline")
+    named = {k: inputs[k] for k in named} | {"reading": list(inputs["reading"].values())}
     params = {k: inputs[k] for k in ("index", "config", "samples", "simulated")} | {"run": "demo"}
+    params["reading"] = list(inputs["reading"])
     output = SimpleNamespace(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
     snakemake = SimpleNamespace(
         input=Given(**named, tables=tables, recovery=inputs["recovery_files"], curve=inputs["curve"]),
@@ -359,7 +411,8 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
     module.main(snakemake)
     html = (tmp_path / "report.html").read_text()
     names = {p.name for p in (tmp_path / "figures").iterdir()}
-    assert "f1-distribution.svg" in names and "recovery-strength.svg" in names
+    assert {"f1-distribution.svg", "recovery-strength.svg", "representations.svg"} <= names
+    assert "expression-paths.svg" in names
     tree(html)
     assert json.dumps(str(tmp_path)) not in html
 
@@ -367,3 +420,33 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
     with pytest.raises(SystemExit):
         module.main(snakemake)
     assert "which is no input of the rule" in (tmp_path / "log").read_text()
+
+
+def text_of(section: page.Section) -> str:
+    return " ".join(section.prose)
+
+
+def test_the_best_representation_is_named_whatever_it_is(run):
+    section = sections.representations(run)
+    assert "highest for NMF of expression (0.500); the dictionary has 0.400" in text_of(section)
+    assert {"SAE", "raw neurons", "NMF of expression"} == set(section.tables[0].frame["representation"])
+    assert set(section.tables[1].frame["layer"]) == set(LAYERS)
+
+
+def test_the_reading_is_told_with_and_without_a_graph(run):
+    from dataclasses import replace
+
+    section = sections.reading(run)
+    assert "Their 3 terms are 2" in text_of(section) and "adjusted Rand index 0.100" in text_of(section)
+    names = [table.name for table in section.tables]
+    assert names == ["reduced-terms", "enrichment", "predictors", "entropies"]
+    assert section.tables[2].frame["genes"].tolist() == [f"CD74, −{EVIL}", ""]
+    assert section.tables[3].frame["50%"].tolist() == [1.0, 2.0]
+    tables, summary = run.reading
+    nothing = "not applicable: no graph"
+    bare = {**summary, "terms": nothing, "agreement": {"status": nothing}, "median_entropy_of_features": None}
+    empty = {name: table.iloc[:0] for name, table in tables.items()}
+    section = sections.reading(replace(run, reading=(empty, bare)))
+    assert text_of(section).count(nothing) == 2 and "not defined" in text_of(section)
+    assert not section.figures and "reduced-terms" not in [table.name for table in section.tables]
+    assert sections.reading(replace(run, reading=None)) is None

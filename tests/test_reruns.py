@@ -21,7 +21,12 @@ pytestmark = pytest.mark.xdist_group("workflow")
 
 REPORT = {"write_report"}
 RECOVERY = {"recover"} | REPORT
-ALIGNMENT = {"align"} | RECOVERY
+COMPARISON = {"compare_representations"} | RECOVERY
+# What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
+CHOICE = {"choose_layer"} | COMPARISON
+ALIGNMENT = {"align"} | CHOICE
+READING = {"read_features"} | REPORT
+BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
 CONCEPTS = {"build_concepts"} | ALIGNMENT
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT
@@ -30,6 +35,7 @@ ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
+ARM = MODEL - {"encode_neurons", "aggregate", "choose_layer"}
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -57,6 +63,13 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "ontology.relations": (["is_a"], CONCEPTS),
     "ontology.min_genes": (6, CONCEPTS),
     "ontology.max_fraction": (0.3, CONCEPTS),
+    "ontology.slim": ("resources/demo_ontology/demo.obo", READING),
+    # The demo's files are read; the service is not asked.
+    "ontology.gprofiler.base_url": ("https://biit.cs.ut.ee/gprofiler", set()),
+    "ontology.gprofiler.organism": ("mmusculus", set()),
+    "ontology.gprofiler.sources": (["KEGG"], set()),
+    "ontology.gprofiler.timeout": (5, set()),
+    "ontology.gprofiler.cache": (None, set()),
     "model.backend": ("scgpt", ACTIVATIONS),
     "model.init": ("svd_only", MODEL),
     "model.embsize": (64, MODEL),
@@ -81,7 +94,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "activations.max_length": (100, MODEL),
     "activations.batch_tokens": (8192, ACTIVATIONS),
     "dictionaries.0.name": ("other", DICTIONARY),
-    "dictionaries.0.layers": ([1], RECOVERY),
+    "dictionaries.0.layers": ([1], CHOICE),
     "dictionaries.0.n_features": (128, DICTIONARY),
     "dictionaries.0.k": (5, DICTIONARY),
     "dictionaries.0.training_tokens": (50_000, DICTIONARY),
@@ -93,14 +106,27 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "dictionaries.0.dead_after_tokens": (1000, DICTIONARY),
     "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
     "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
-    "features.top_tokens": (10, {"aggregate"} | REPORT),
+    "features.top_tokens": (10, {"aggregate"} | READING),
+    "features.grid": ([0, 0.5], FEATURES | NEURONS),
     "alignment.permutations": (30, ALIGNMENT),
     "alignment.strata": (4, ALIGNMENT),
     "alignment.max_q": (0.1, ALIGNMENT),
     "alignment.min_lift": (0.1, ALIGNMENT),
-    # A control arm reruns its own tree: it has neither neurons' baseline nor cell aggregates.
-    "arms.untrained.model.init": ("svd_only", MODEL - {"encode_neurons", "aggregate"}),
-    "arms.svd_only": ({"model": {"init": "svd_only"}}, MODEL - {"encode_neurons", "aggregate"}),
+    "alignment.bootstrap": (50, ALIGNMENT),
+    "alignment.gene_folds": (3, ALIGNMENT),
+    "alignment.gene_min_genes": (8, ALIGNMENT),
+    "alignment.threshold_from": ("test", ALIGNMENT),
+    "alignment.min_positive_tokens": (10, ALIGNMENT),
+    "alignment.min_f1": (0.5, ALIGNMENT),
+    "baselines.names": (["pca", "nmf"], COMPARISON),
+    "baselines.components": (8, BASELINES),
+    "reading.lin": (0.5, READING),
+    "reading.n_top_genes": (10, READING),
+    "reading.n_predicted": (5, READING),
+    "reading.permutations": (30, READING),
+    # A control arm reruns its own tree: it has neither neurons' baseline nor cell aggregates, nor a choice.
+    "arms.untrained.model.init": ("svd_only", ARM),
+    "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
     "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),
     "environments.data": (sys.executable, set()),
     "fetch.manifest": ("config/samples.tsv", set()),
@@ -136,7 +162,9 @@ EDITS: dict[str, set[str]] = {
     "features/": FEATURES | NEURONS,
     "alignment/": ALIGNMENT,
     "stats.py": ALIGNMENT,
-    "recovery.py": RECOVERY,
+    "recovery.py": CHOICE,
+    "headline.py": COMPARISON,
+    "reading/": READING,
     "report/": REPORT,
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
     "config.py": set(),

@@ -129,3 +129,26 @@ def test_paired_bootstrap_drops_incomplete_pairs():
         stats.paired_bootstrap([1.0], [1.0, 2.0], 50, rng)
     with pytest.raises(InputError, match="complete pairs"):
         stats.paired_bootstrap([1.0], [1.0], 50, rng)
+
+
+def test_q_of_a_member_is_its_own_and_between_members_it_is_monotone():
+    rng = np.random.default_rng(3)
+    family = np.append(rng.beta(0.3, 2, 40), np.nan)
+    np.testing.assert_allclose(stats.q_among(family, family), stats.benjamini_hochberg(family))
+    grid = np.linspace(0.0005, 1, 400)
+    assert (np.diff(stats.q_among(grid, family)) >= -1e-12).all()
+    # One level above the family's smallest p: as if the family's second had stood there.
+    assert stats.q_among(np.array([0.02, np.nan]), np.array([0.01, 0.04]))[0] == pytest.approx(0.04)
+    assert np.isnan(stats.q_among(np.array([0.5]), np.array([np.nan])))
+
+
+def test_several_values_of_one_test_share_its_null():
+    rng = np.random.default_rng(4)
+    null, groups = rng.normal(size=(50, 6)), np.array([0, 0, 0, 1, 1, -1])
+    observed = rng.normal(1, 1, 6)
+    alone, least = stats.pooled_permutation_p(observed, null, groups)
+    test = np.array([3, 0, 0, 5, 2])
+    p, p_min = stats.pooled_permutation_p(np.append(observed[test[:4]], np.nan), null, groups, test)
+    np.testing.assert_array_equal(p[:4], alone[test[:4]])
+    np.testing.assert_array_equal(p_min[:4], least[test[:4]])
+    assert np.isnan(p[4]) and alone[5] == stats.permutation_p(observed, null)[5]

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from planning import planned, snakemake
 
-from interptfm import dependencies
+from interptfm import config as settings
+from interptfm import dependencies, store
 
 pytestmark = pytest.mark.xdist_group("workflow")
 
@@ -20,6 +22,8 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     for path in (
         "report.html",
         "recovery/comparisons.tsv",
+        "alignment/headline.tsv",
+        "alignment/chosen_layer.json",
         "cells/section_1.h5ad",
         "activations/section_2/0.zarr.zip",
         "alignment/batchtopk/layer_1/summary.json",
@@ -37,10 +41,47 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     assert planned(done.stdout + done.stderr) == {} and "Nothing to be done" in done.stdout + done.stderr
 
 
+def test_two_versions_of_the_ontology_are_compared(project, tmp_path):
+    """Target diff: an arm with the same files elsewhere differs in nothing, one with other files does."""
+    folder = project / "resources/demo_ontology"
+    lines = (folder / "demo.gaf").read_text().splitlines(keepends=True)
+    kept = [line for i, line in enumerate(lines) if line.startswith("!") or i % 5]
+    (project / "resources/copy.gaf").write_text("".join(lines))
+    (project / "resources/later.gaf").write_text("".join(kept))
+    stanzas = (folder / "demo.obo").read_text().split("\n\n")
+    gone = [part for part in stanzas if part.startswith("[Term]\nid: DEMO:0000113\n")]
+    assert len(gone) == 1
+    (project / "resources/later.obo").write_text("\n\n".join(part for part in stanzas if part not in gone))
+    changed = settings.load_yaml(project / "tests/tiny.yaml")
+    changed["arms"] |= {
+        "copy": {"ontology": {"gaf": "resources/copy.gaf"}},
+        "later": {"ontology": {"gaf": "resources/later.gaf", "obo": "resources/later.obo"}},
+    }
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+    done = snakemake(project, "diff", config=str(tmp_path / "changed.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = project / "results/tiny/diff"
+    found = {name: store.read_json(results / name / "summary.json") for name in ("copy", "later")}
+    same, later = found["copy"], found["later"]
+    terms = store.read_table(results / "copy/terms.tsv")
+    assert same["n_same"] == len(terms) > 50 and same["mean_jaccard"] == 1
+    assert not any(same[f"n_{name}"] for name in ("changed", "added", "removed", "gained", "lost"))
+    assert (store.read_table(results / "copy/headline.tsv")["difference"] == 0).all()
+    assert later["n_lost"] > 20 and later["n_removed"] > 0 and 0.3 < later["mean_jaccard"] < 1
+    terms = store.read_table(results / "later/terms.tsv").set_index("term_id")
+    assert terms.loc["DEMO:0000113", "status"] == "removed"
+    headline = store.read_table(results / "later/headline.tsv")
+    assert set(headline["layer"]) == {0, 1} and (headline["difference"] != 0).any()
+    old = store.read_json(project / "results/tiny/alignment/batchtopk/layer_0/summary.json")
+    row = headline[(headline["layer"] == 0) & (headline["evaluation"] == "cell_held_out")].iloc[0]
+    assert row["old"] == pytest.approx(old["mean_f1"], abs=1e-5)
+    assert row["difference"] == pytest.approx(row["new"] - row["old"], abs=1e-5)
+
+
 def test_only_evaluation_reads_the_truth(root):
     """No rule but those of recovery names truth/ among its inputs, and no library module but theirs."""
     text = "".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
-    rules = re.split(r"^\s*rule (?=\w+:)", text, flags=re.MULTILINE)[1:]
+    rules = re.split(r"^\s*(?:rule|checkpoint) (?=\w+:)", text, flags=re.MULTILINE)[1:]
     assert len(rules) > 10
     for rule in rules:
         name = rule.split(":", 1)[0]
@@ -52,7 +93,7 @@ def test_only_evaluation_reads_the_truth(root):
 def scripts_and_libraries(root):
     """Yield (rule, script, names given to lib()) for every rule of the workflow."""
     for path in sorted((root / "workflow/rules").glob("*.smk")):
-        for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+        for part in re.split(r"^\s*(?:rule|checkpoint) (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
             script = re.search(r'"\.\./\.\./scripts/(\w+\.py)"', part)
             names = re.search(r"lib\((.*?)\)", part, re.DOTALL) or re.search(
                 r'"code": lib\((.*?)\)', path.read_text(), re.DOTALL
@@ -74,7 +115,7 @@ def test_lib_covers_what_each_script_imports(root):
 def test_every_rule_keeps_the_contract(root):
     """Log, benchmark, threads, memory, run time, environment and script in every rule with a script."""
     for path in sorted((root / "workflow/rules").glob("*.smk")):
-        for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+        for part in re.split(r"^\s*(?:rule|checkpoint) (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
             for key in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "conda:", "script:"):
                 assert key in part, f"rule {part.split(':', 1)[0]} has no {key}"
             environment = re.search(r'"\.\./\.\./(envs/\w+\.yaml)"', part).group(1)

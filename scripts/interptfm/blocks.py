@@ -14,7 +14,7 @@ from interptfm.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-UNITS = ("tile", "fov", "section")
+UNITS = ("tile", "fov", "section", "cell")
 PARTS = ("train", "validation", "test")
 SPLITS = (*PARTS, "guard")
 MIN_TILE_CELLS = 10
@@ -46,7 +46,8 @@ def assign_blocks(
     unit
         ``tile``: squares of ``size_um`` within a FOV, counted from its lowest x and y; tiles with fewer than
         ``min_cells`` cells (cut by the FOV's edge, or sparse tissue) join a tile beside them.
-        ``fov`` or ``section``: the whole of it.
+        ``fov`` or ``section``: the whole of it. ``cell``: each cell by itself, the random split of the
+        published notebooks, in which neighbours and their segmentation errors stand on both sides.
     size_um
         Side of a tile in µm.
     sample
@@ -62,8 +63,8 @@ def assign_blocks(
     Returns
     -------
     array of str
-        ``<sample>:<fov>:<ix>_<iy>``, ``<sample>:<fov>``, ``<sample>``, ``<sample>:<group>`` or
-        ``<sample>:random_<k>``.
+        ``<sample>:<fov>:<ix>_<iy>``, ``<sample>:<fov>``, ``<sample>``, ``<sample>:<group>``,
+        ``<sample>:cell_<i>`` or ``<sample>:random_<k>``.
 
     Raises
     ------
@@ -81,6 +82,8 @@ def assign_blocks(
         return np.array([f"{sample}:{g}" for g in groups], dtype=object)
     if unit == "section":
         return np.full(len(fov), sample, dtype=object)
+    if unit == "cell":
+        return np.array([f"{sample}:cell_{i}" for i in range(len(fov))], dtype=object)
     if unit == "fov":
         return np.array([f"{sample}:{f}" for f in fov], dtype=object)
     if spatial is None:

@@ -32,6 +32,17 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "alignment": (("alignment",), ("features", "concepts")),
 }
 
+# What an arm cannot change.
+MAIN_ONLY = (
+    *("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"),
+    *("baselines", "reading"),
+)
+
+# Representations other than dictionaries and raw neurons: of activations, and of genes alone.
+BASELINES = ("pca", "nmf", "random", "static", "expression_pca", "expression_nmf")
+
+ONTOLOGY_FILES = {"obo_gaf": ("obo", "gaf"), "gprofiler_csv": ("table",), "gprofiler": ()}
+
 
 def load_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader; :class:`InputError` names a missing or malformed file."""
@@ -128,7 +139,7 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
     for name, override in overrides.items():
         if override is None:
             continue
-        for key in ("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"):
+        for key in MAIN_ONLY:
             if key in override:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
@@ -172,7 +183,7 @@ def _check_between_keys(config: Config, name: str) -> None:
     for repeated in {n for n in names if names.count(n) > 1}:
         raise InputError(f"{name}: key 'dictionaries': found the name {repeated!r} twice, expected it once")
     ontology = config["ontology"]
-    for key in ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",):
+    for key in ONTOLOGY_FILES[ontology["source"]]:
         if not ontology[key]:
             raise InputError(
                 f"{name}: key 'ontology.{key}': found nothing, "

@@ -19,6 +19,10 @@ from interptfm.errors import InputError
 RESAMPLES = 10_000
 NULL = "permuted membership"
 SINGLE = "best single gene"
+GENE_MEASURES = {
+    "held-out-gene AUROC": "gene_auroc",
+    "held-out-gene AUROC, chosen by AUROC": "gene_auroc_ranked",
+}
 COMPARISON_COLUMNS = (
     "scope", "comparison", "left", "right", "measure", "n", "mean_left", "mean_right",
     "difference", "lo", "hi", "verdict",
@@ -132,7 +136,8 @@ def compare(
     DataFrame
         One row a scope and comparison, columns ``COMPARISON_COLUMNS``. ``measure`` is ``F1`` or
         ``excess``, the F1 minus the term's own mean under permuted membership: what is left after
-        each table's number of units is allowed for.
+        each table's number of units is allowed for. Where the tables have them, the two AUROCs on
+        held-out genes, too (``GENE_MEASURES``), against their nulls and between tables.
     """
     scored = {name: _scores(name, table) for name, table in tables.items()}
     main, *others = scored
@@ -147,6 +152,13 @@ def compare(
                 plan.append((main, name, measure, part[main][column], part[name][column]))
         for name in others:
             plan.append((name, NULL, "F1", part[name]["f1"], part[name]["null_mean"]))
+        for measure, column in GENE_MEASURES.items():
+            if column not in part[main]:
+                continue
+            here = {name: frame.get(column, _nothing(frame)) for name, frame in part.items()}
+            null = {name: frame.get(f"{column}_null_mean", _nothing(frame)) for name, frame in part.items()}
+            plan.append((main, NULL, measure, here[main], null[main]))
+            plan += [(main, name, measure, here[main], here[name]) for name in others]
         for left, right, measure, a, b in plan:
             generator = job.generator(seed, "recovery", scope, left, right, measure)
             words = f"{left} − its {NULL}" if right == NULL else f"{left} − {right}"
@@ -166,13 +178,19 @@ def _scores(name: str, table: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"concepts of {name}: found no column {missing[0]!r}, expected {', '.join(needed)}")
     if table.empty:
         return pd.DataFrame(columns=[*needed[1:], "excess"], index=pd.Index([], name="term_id")).astype(float)
-    frame = table.set_index("term_id")[needed[1:]].astype(float)
+    held_out = [name for column in GENE_MEASURES.values() for name in (column, f"{column}_null_mean")]
+    chosen = [*needed[1:], *(name for name in held_out if name in table.columns)]
+    frame = table.set_index("term_id")[chosen].astype(float)
     if frame.index.has_duplicates:
         raise InputError(
             f"concepts of {name}: found term {frame.index[frame.index.duplicated()][0]!r} twice, "
             "expected one row a term"
         )
     return frame.assign(excess=frame["f1"] - frame["null_mean"])
+
+
+def _nothing(frame: pd.DataFrame) -> pd.Series:
+    return pd.Series(math.nan, index=frame.index)
 
 
 def match_programs(truth: pd.DataFrame, terms: pd.DataFrame, concepts: pd.DataFrame) -> pd.DataFrame:
@@ -313,9 +331,28 @@ def evaluate(
         "collapsed": matched[matched["status"].str.startswith("scored as")].to_dict("records"),
         "n_resamples": n_resamples,
         "tables": list(tables),
+        "held_out_genes": plain_words(comparisons),
         "absent_at_layer": [name for name, table in tables.items() if table.empty],
     }
     return programs, comparisons, summary
+
+
+def plain_words(comparisons: pd.DataFrame, scope: str = "planted programs") -> list[str]:
+    """Return one sentence a comparison of AUROC on held-out genes: what is better, and by how much."""
+    chosen = comparisons[(comparisons["scope"] == scope) & comparisons["measure"].isin(GENE_MEASURES)]
+    sentences = []
+    for row in chosen[chosen["n"] > 1].itertuples():
+        if row.lo > 0:
+            words = f"{row.left} is above {row.right}"
+        elif row.hi < 0:
+            words = f"{row.right} beats {row.left}"
+        else:
+            words = f"no difference shown between {row.left} and {row.right}"
+        sentences.append(
+            f"{row.measure}, {scope}: {words} ({row.mean_left:.3f} against {row.mean_right:.3f}; difference "
+            f"{row.difference:.3f}, 95 % {row.lo:.3f} to {row.hi:.3f}, n = {row.n})."
+        )
+    return sentences
 
 
 def strength_curve(

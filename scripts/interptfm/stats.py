@@ -55,7 +55,7 @@ def similar_size_groups(sizes: np.ndarray, permutations: int, max_q: float) -> n
 
 
 def pooled_permutation_p(
-    observed: np.ndarray, null: np.ndarray, groups: np.ndarray
+    observed: np.ndarray, null: np.ndarray, groups: np.ndarray, test: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return p-values from standardised nulls pooled over the members of a group, and their minima.
 
@@ -72,12 +72,15 @@ def pooled_permutation_p(
         (permutations, tests) statistics of the permutations, at least 3.
     groups
         (tests,) group of each test; members of a group are taken for exchangeable once
-        standardised.
+        standardised. Tests of a negative group are pooled with none.
+    test
+        (values,) the test that each of ``observed`` belongs to, where these are not one a test.
 
     Returns
     -------
     p, p_min
-        (tests,) each; p_min is 1 / (1 + number of null values that the test was compared with).
+        Of the shape of ``observed``; p_min is 1 / (1 + number of null values that the test was compared
+        with).
 
     Raises
     ------
@@ -88,18 +91,22 @@ def pooled_permutation_p(
     n = len(null)
     if n < 3:
         raise InputError(f"permutations: found {n}, expected at least 3 for a standardised null")
-    p, p_min = permutation_p(observed, null), np.full(len(observed), 1 / (1 + n))
-    p_min[np.isnan(observed)] = np.nan
     mean, deviation = null.mean(axis=0), null.std(axis=0, ddof=1)
     z_null, varies = _standardised_by_the_others(null)
-    poolable = varies & ~np.isnan(observed)
-    z = np.divide(observed - mean, deviation, out=np.zeros_like(mean), where=poolable)
-    for group in np.unique(groups[poolable]):
-        members = np.flatnonzero(poolable & (groups == group))
-        pool = np.sort(z_null[:, members], axis=None)
-        exceeding = len(pool) - np.searchsorted(pool, z[members], side="left")
-        p[members] = (1 + exceeding) / (1 + len(pool))
-        p_min[members] = 1 / (1 + len(pool))
+    pooled = varies & (np.asarray(groups) >= 0)
+    if test is None:
+        test = np.arange(null.shape[1])
+        pooled &= ~np.isnan(observed)
+    p, p_min = permutation_p(observed, null[:, test]), np.full(len(observed), 1 / (1 + n))
+    p_min[np.isnan(observed)] = np.nan
+    poolable = pooled[test] & ~np.isnan(observed)
+    z = np.divide(observed - mean[test], deviation[test], out=np.zeros(len(observed)), where=poolable)
+    for group in np.unique(groups[pooled]):
+        pool = np.sort(z_null[:, pooled & (groups == group)], axis=None)
+        values = np.flatnonzero(poolable & (groups[test] == group))
+        exceeding = len(pool) - np.searchsorted(pool, z[values], side="left")
+        p[values] = (1 + exceeding) / (1 + len(pool))
+        p_min[values] = 1 / (1 + len(pool))
     return p, p_min
 
 
@@ -126,6 +133,28 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     tested = ~np.isnan(p)
     if tested.any():
         q[tested] = false_discovery_control(p[tested], method="bh")
+    return q
+
+
+def q_among(p: np.ndarray, family: np.ndarray) -> np.ndarray:
+    """Return Benjamini–Hochberg q of each of ``p`` had it stood at its place in ``family``.
+
+    The smallest m · t / #(family ≤ t) over levels t of at least p, m the family's size: the false discovery
+    rate at which the family's procedure would reject p. A member's q is its own; NaN stays NaN.
+    """
+    family = np.sort(np.asarray(family, float)[~np.isnan(family)])
+    p = np.asarray(p, float)
+    q = np.full(p.shape, np.nan)
+    if not len(family):
+        return q
+    steps = len(family) * family / np.arange(1, len(family) + 1)
+    # The last of equal members has the smallest quotient; what is past the end can only be 1.
+    later = np.append(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
+    tested = ~np.isnan(p)
+    below = np.searchsorted(family, p[tested], side="right")
+    own = len(family) * p[tested] / np.maximum(below, 1)
+    first = np.searchsorted(family, p[tested], side="left")
+    q[tested] = np.minimum(np.minimum(own, later[first]), 1)
     return q
 
 

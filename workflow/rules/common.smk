@@ -20,6 +20,7 @@ from interptfm.errors import InputError
 
 NEURONS = "neurons"
 ALIGNMENT_TABLES = ("concepts", "features", "null", "interpretable", "summary")
+BASELINES = settings.BASELINES
 MODEL_FILES = ("args.json", "vocab.json", "best_model.pt")
 
 
@@ -48,6 +49,7 @@ OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items
 CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 HEADLINE = config["dictionaries"][0]["name"]
+DICTIONARY_NAMES = sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})
 # What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
 PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
@@ -62,9 +64,10 @@ wildcard_constraints:
     arm=f"({choice(f'arms/{name}/' for name in ARMS if name)}|)" if len(ARMS) > 1 else "()",
     sample=choice(SAMPLES),
     shard=r"\d+",
+    other=choice([name for name in ARMS if name]) if len(ARMS) > 1 else "()",
     part=r"|\.added_\d+",
     layer=r"\d+",
-    dictionary=choice([NEURONS, *sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})]),
+    dictionary=choice([NEURONS, *BASELINES, *DICTIONARY_NAMES]),
 
 
 def arm_name(wildcards):
@@ -289,8 +292,14 @@ def samples_of_split(wildcards):
 
 def ontology_files(wildcards):
     ontology = ARMS[arm_name(wildcards)]["ontology"]
-    roles = ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",)
+    roles = settings.ONTOLOGY_FILES[ontology["source"]]
     return {role: str(Path(config["data_root"], ontology[role])) for role in roles}
+
+
+def concept_settings(wildcards):
+    """Params function: the settings of the concepts, without those of a service that is not asked."""
+    found = setting("ontology", leave_out="slim")(wildcards)
+    return {key: found[key] for key in found if key != "gprofiler" or found["source"] == "gprofiler"}
 
 
 def headline(table, name="", dictionary=HEADLINE):
@@ -332,6 +341,63 @@ def report_index():
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
             entries.append(entry)
     return entries
+
+
+def source_of_codes(wildcards):
+    """Return what encodes the tokens of a representation: a dictionary, a fitted baseline, or nothing."""
+    name, place = wildcards.dictionary, "{dictionary}/layer_{layer}"
+    if name == NEURONS:
+        return {}
+    if name in BASELINES:
+        fitted = f"features/{place}/representation.zarr.zip"
+        return {"representation": at("features", fitted)(wildcards)}
+    weights = f"dictionaries/{place}/sae_weights.safetensors"
+    return {
+        "cfg": at("dictionaries", f"dictionaries/{place}/cfg.json")(wildcards),
+        "weights": at("dictionaries", weights)(wildcards),
+    }
+
+
+def chosen_layer():
+    """Return the layer that validation chose; the checkpoint runs first."""
+    import json
+
+    return json.loads(Path(checkpoints.choose_layer.get().output.choice).read_text())["layer"]
+
+
+def baseline_inputs(wildcards):
+    if wildcards.baseline in ACTIVATION_BASELINES:
+        firing = f"{RUN}/features/{HEADLINE}/layer_{wildcards.layer}/firing.zarr.zip"
+        return {"activations": activation_files("", [int(wildcards.layer)]), "firing": firing}
+    if wildcards.baseline == "static":
+        names = {"args": "args.json", "vocab": "vocab.json", "weights": "best_model.pt"}
+        return {role: f"{RUN}/model/{name}" for role, name in names.items()}
+    return {}
+
+
+def aligned_baselines(table):
+    """Input function: one alignment table of every baseline at the chosen layer."""
+    return lambda wildcards: [
+        f"{RUN}/alignment/{name}/layer_{chosen_layer()}/{table}" for name in USED_BASELINES
+    ]
+
+
+def arm_summaries():
+    return [
+        path
+        for name in CONTROL_ARMS
+        for path in layered("alignment/{dictionary}/layer_{layer}/summary.json", name, [HEADLINE])
+    ]
+
+
+def reading_files(wildcards):
+    """Input function: the reading's tables and summary (READING_FILES) at the chosen layer."""
+    return list(expand(READING_FILES.values(), layer=chosen_layer()))
+
+
+def slim_file(wildcards):
+    slim = config["ontology"]["slim"]
+    return {"slim": str(Path(config["data_root"], slim))} if slim else {}
 
 
 def python_of_rule():

@@ -35,18 +35,22 @@ rule build_concepts:
         mem_mb=memory(2000, 12),
         runtime=minutes(10),
     params:
-        ontology=setting("ontology"),
+        ontology=concept_settings,
     script:
         "../../scripts/build_concepts.py"
 
 
 rule align:
     input:
+        unpack(source_of_codes),
+        cells=at_samples("cells", "cells/{sample}.h5ad"),
+        activations=activations_of_layer,
         firing=at("features", "features/{dictionary}/layer_{layer}/firing.zarr.zip"),
+        max=at("features", "features/{dictionary}/layer_{layer}/max.npy"),
         membership=at("concepts", "concepts/membership.npz"),
         terms=at("concepts", "concepts/terms.parquet"),
         genes=at("concepts", "concepts/genes.tsv"),
-        code=lib("job", "store", "alignment", "stats"),
+        code=lib("job", "store", "alignment", "features", "stats"),
     output:
         pairs=f"{ALIGNMENT_FOLDER}/pairs.parquet",
         concepts=f"{ALIGNMENT_FOLDER}/concepts.parquet",
@@ -59,11 +63,11 @@ rule align:
     benchmark:
         f"{RUN}/{{arm}}benchmarks/align/{{dictionary}}_{{layer}}.tsv"
     conda:
-        "../../envs/data.yaml"
+        "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory(3000, 20),
-        runtime=minutes(30),
+        mem_mb=memory_of_cells(3000, 12),
+        runtime=minutes(30, 10),
     params:
         alignment=setting("alignment"),
         representation="{dictionary}",

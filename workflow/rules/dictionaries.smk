@@ -54,7 +54,7 @@ rule encode:
     benchmark:
         f"{RUN}/{{arm}}benchmarks/encode/{{dictionary}}_{{layer}}.tsv"
     wildcard_constraints:
-        dictionary=choice(sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})),
+        dictionary=choice(DICTIONARY_NAMES),
     conda:
         "../../envs/model.yaml"
     threads: 1
@@ -65,6 +65,7 @@ rule encode:
         representation="{dictionary}",
         layer=lambda wildcards: int(wildcards.layer),
         thresholds=setting("features.thresholds"),
+        grid=setting("features.grid"),
     script:
         "../../scripts/encode.py"
 
@@ -121,5 +122,6 @@ rule encode_neurons:
         representation=NEURONS,
         layer=lambda wildcards: int(wildcards.layer),
         thresholds=setting("features.thresholds"),
+        grid=setting("features.grid"),
     script:
         "../../scripts/encode.py"

@@ -27,7 +27,9 @@ if SIMULATED_RUN:
             main=headline("concepts.parquet"),
             main_summary=headline("summary.json"),
             neurons=headline("concepts.parquet", dictionary=NEURONS),
-            code=lib("job", "store", "recovery", "stats"),
+            baselines=aligned_baselines("concepts.parquet"),
+            choice=f"{RUN}/alignment/chosen_layer.json",
+            code=lib("job", "store", "recovery", "stats", "headline"),
         output:
             **{role: f"{RUN}/recovery/{name}" for role, name in RECOVERY_NAMES.items()},
         log:
@@ -43,6 +45,7 @@ if SIMULATED_RUN:
         params:
             layers=representation_layers("", HEADLINE),
             arms={name: representation_layers(name, HEADLINE) for name in CONTROL_ARMS},
+            baselines=USED_BASELINES,
             seed=config["seed"],
         script:
             "../../scripts/recover.py"
@@ -104,6 +107,8 @@ REPORT_INPUT = {
     "model_metrics": f"{RUN}/model/metrics.json",
     "model_training": f"{RUN}/model/training.parquet",
     "recovery": RECOVERY_FILES,
+    "headline": f"{RUN}/alignment/headline.tsv",
+    "reading": reading_files,
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -115,6 +120,7 @@ REPORT_PARAMS = {
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
     "simulated": SIMULATED_RUN,
+    "reading": list(READING_FILES),
 }
 
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from interptfm import job
+from interptfm.alignment.genes import METRICS, HeldOutGenes
 from interptfm.alignment.selection import Search, Split
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
+
+
+CHANCE = {"f1": 0.0, "auroc": 0.5, "ap": 0.0, "auroc_ranked": 0.5}
 
 
 @dataclass
@@ -19,11 +23,14 @@ class Null:
     """Best F1 of every term under permuted membership, float64 (permutations × terms).
 
     ``test``: of the column chosen on validation, scored on test; ``validation``: of the same column
-    on validation. A permuted term without test positives counts as 0.
+    on validation. A permuted term without test positives counts as 0. ``genes``: measure → its value
+    on held-out genes (permutations × terms of the gene-held-out evaluation); a permuted term without a
+    fold to be scored on counts as no better than chance (0 for F1 and AP, 0.5 for AUROC).
     """
 
     test: np.ndarray
     validation: np.ndarray
+    genes: dict[str, np.ndarray]
 
 
 def strata_of(tokens: np.ndarray, n: int) -> list[np.ndarray]:
@@ -63,6 +70,9 @@ def null_distribution(
     strata: list[np.ndarray],
     permutations: int,
     generator: np.random.Generator,
+    held_out: HeldOutGenes | None = None,
+    held_out_terms: np.ndarray | None = None,
+    rechoose: bool = False,
 ) -> Null:
     """Repeat the selection under permuted membership: best on validation, reported on test.
 
@@ -74,12 +84,37 @@ def null_distribution(
         (terms × genes) CSR.
     strata
         Genes are exchanged within these.
+    held_out, held_out_terms
+        The gene-held-out evaluation and the terms (indices) that it covers, repeated on the same
+        permuted memberships.
+    rechoose
+        Choose the threshold again on test, as the observed membership's is.
     """
     shape = (permutations, members.shape[0])
-    null = Null(np.zeros(shape), np.zeros(shape))
+    null = Null(np.zeros(shape), np.zeros(shape), {})
+    if held_out is not None:
+        null.genes = {name: np.zeros((permutations, len(held_out_terms))) for name in METRICS}
     terms = np.arange(members.shape[0])
     for i in job.progress(range(permutations), "permuted membership"):
         shuffled = permuted(members, strata, generator)
         null.validation[i], column = search.best(shuffled)
+        if rechoose:
+            column = best_threshold(test, shuffled, column)
         null.test[i] = np.nan_to_num(test.score(shuffled, terms, column).f1)
+        if held_out is not None:
+            scores = held_out.score(shuffled[held_out_terms])
+            for name, values in null.genes.items():
+                values[i] = np.nan_to_num(getattr(scores, name), nan=CHANCE[name])
     return null
+
+
+def best_threshold(split: Split, members: csr_matrix, column: np.ndarray) -> np.ndarray:
+    """Return the columns with each one's threshold replaced by its feature's best on ``split``."""
+    n_thresholds = split.total.shape[1]
+    terms, chosen = np.arange(members.shape[0]), column.copy()
+    best = np.full(len(terms), -1.0)
+    for level in range(n_thresholds):
+        tried = np.where(column >= 0, column - column % n_thresholds + level, -1)
+        f1 = np.nan_to_num(split.score(members, terms, tried).f1)
+        chosen, best = np.where(f1 > best, tried, chosen), np.maximum(best, f1)
+    return chosen

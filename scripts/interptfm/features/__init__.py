@@ -1,7 +1,7 @@
 """Features of a representation over all tokens: firing counts, cell aggregates and top tokens.
 
-``tokens`` iterates over the activation files, ``firing`` counts, ``cells`` aggregates; here are the
-representations and the passes over the tokens that fill everything.
+``tokens`` iterates over the activation files, ``representations`` encodes, ``baselines`` fits the simpler
+ones, ``firing`` counts, ``cells`` aggregates; here are the passes that fill everything.
 """
 
 from __future__ import annotations
@@ -9,20 +9,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interptfm import job, store
+from interptfm import job
 from interptfm.errors import InputError
 from interptfm.features.cells import CellAggregator, Cells, TopTokens, read_cells, write_cells
 from interptfm.features.firing import (
     THRESHOLDS,
+    CodeHistogram,
     Firing,
     FiringCounter,
     cuts,
     read_firing,
     write_firing,
+)
+from interptfm.features.representations import (
+    NEURONS,
+    Dictionary,
+    Neurons,
+    OfGenes,
+    Representation,
+    codes_of,
+    read_representation,
+    representation_of,
+    write_representation,
 )
 from interptfm.features.tokens import (
     BLOCK_TOKENS,
@@ -35,7 +47,6 @@ from interptfm.features.tokens import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scipy.sparse import csr_matrix
 
 __all__ = [
     "GUARD",
@@ -48,58 +59,23 @@ __all__ = [
     "Firing",
     "FiringCounter",
     "Neurons",
+    "OfGenes",
+    "Representation",
     "Sample",
     "aggregate",
+    "blocks",
+    "codes_of",
     "cuts",
     "extract",
     "read_cells",
     "read_firing",
+    "read_representation",
     "representation_of",
     "samples_of",
     "write_cells",
     "write_firing",
+    "write_representation",
 ]
-
-NEURONS = "neurons"
-
-
-class Representation(Protocol):
-    """Anything that maps activations to non-negative codes."""
-
-    n_features: int
-    sparse: bool
-
-    def encode(self, block: np.ndarray) -> np.ndarray | csr_matrix:
-        """Map activations (n × d, float32) to codes (n × features, float32): CSR if ``sparse``."""
-
-
-class Neurons:
-    """The raw neurons with both signs, [relu(x), relu(−x)]: 2 d features, no dictionary."""
-
-    sparse = False
-
-    def __init__(self, d: int) -> None:
-        self.n_features = 2 * d
-
-    def encode(self, block: np.ndarray) -> np.ndarray:
-        """Map activations (n × d) to codes (n × 2 d), dense."""
-        return np.maximum(np.concatenate([block, -block], axis=1), 0)
-
-
-class Dictionary:
-    """A trained dictionary, read from its folder (SAELens' format)."""
-
-    sparse = True
-
-    def __init__(self, folder: str | Path, device: str = "cpu") -> None:
-        from interptfm.sae import format as sae_format
-
-        self._inference = sae_format.load(folder, device=device)
-        self.n_features = self._inference.n_features
-
-    def encode(self, block: np.ndarray) -> csr_matrix:
-        """Map activations (n × d) to codes (n × features), CSR."""
-        return self._inference.encode_sparse(block)
 
 
 @dataclass
@@ -110,36 +86,20 @@ class Features:
     firing: Firing
 
 
-def representation_of(
-    name: str, paths: Sequence[str | Path], folder: str | Path | None, device: str = "cpu"
-) -> Representation:
-    """Return the representation of that name: raw neurons, or the dictionary in ``folder``.
-
-    Raises
-    ------
-    InputError
-        If ``name`` is not "neurons" and there is no dictionary, or the reverse.
-    """
-    if (name == NEURONS) != (folder is None):
-        expected = "no dictionary" if name == NEURONS else "a dictionary's folder"
-        raise InputError(f"representation {name!r}: found {folder!s}, expected {expected}")
-    if folder is not None:
-        return Dictionary(folder, device)
-    with store.open_activations(paths[0]) as activations:
-        return Neurons(activations.d)
-
-
 def extract(
     paths: Sequence[str | Path],
     samples: dict[str, Sample],
     genes: list[str],
-    representation: Representation,
+    representation: Representation | OfGenes,
     layer: int,
     thresholds: Sequence[float] = THRESHOLDS,
+    grid: Sequence[float] | None = None,
     attributes: dict[str, Any] | None = None,
     block_tokens: int = BLOCK_TOKENS,
 ) -> Features:
     """Encode all tokens twice: for the maxima over training tokens, then for the firing counts.
+
+    With a ``grid`` of quantiles, training tokens a third time in between.
 
     Parameters
     ----------
@@ -153,6 +113,9 @@ def extract(
         Which layer of the activation files.
     thresholds
         Shares of the maximum, increasing, in [0, 1); 0 means code > 0.
+    grid
+        Rising quantiles, in [0, 1), of each feature's own positive codes on training tokens; they
+        replace ``thresholds`` at the price of a third pass over the training tokens.
     attributes
         Become attributes of the firing counts.
     block_tokens
@@ -165,10 +128,11 @@ def extract(
         If no training token exists, or files and samples do not fit each other.
     """
     maximum = np.zeros(representation.n_features, np.float32)
-    training = blocks(paths, samples, layer, block_tokens, splits=[SPLITS.index("train")])
+    train = [SPLITS.index("train")]
     n_training = 0
+    training = blocks(paths, samples, layer, block_tokens, splits=train)
     for block in job.progress(training, f"layer {layer}: maxima, blocks"):
-        codes = representation.encode(block.x)
+        codes = codes_of(representation, block)
         largest = codes.max(axis=0)
         largest = largest if isinstance(largest, np.ndarray) else largest.toarray().ravel()
         np.maximum(maximum, largest, out=maximum)
@@ -176,11 +140,21 @@ def extract(
     if not n_training:
         raise InputError("activations: found no token of a training cell, expected at least one")
 
-    counter = FiringCounter(len(genes), maximum, thresholds)
+    shares = None
+    if grid is not None:
+        cuts(maximum, grid)  # the same checks as for thresholds
+        histogram = CodeHistogram(maximum)
+        training = blocks(paths, samples, layer, block_tokens, splits=train)
+        for block in job.progress(training, f"layer {layer}: quantiles, blocks"):
+            histogram.add(codes_of(representation, block))
+        thresholds, shares = grid, histogram.shares(grid)
+    counter = FiringCounter(len(genes), maximum, thresholds, shares)
     every = blocks(paths, samples, layer, block_tokens)
     for block in job.progress(every, f"layer {layer}: firing counts, blocks"):
-        counter.add(block.gene, block.split, representation.encode(block.x))
-    firing = Firing(*counter.result(), genes, [float(t) for t in thresholds], attributes or {})
+        counter.add(block.gene, block.split, codes_of(representation, block))
+    sums = counter.sums()
+    levels = [float(t) for t in thresholds]
+    firing = Firing(*counter.result(), genes, levels, attributes or {}, sums, shares)
     return Features(maximum, firing)
 
 

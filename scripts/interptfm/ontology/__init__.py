@@ -1,7 +1,8 @@
 """Concepts: which genes of the panel carry which ontology term, and on what evidence.
 
-Two offline sources give the same six outputs (:class:`Concepts`): an ontology graph with direct
-annotation (``obo_gaf``), and a table that is propagated already (``gprofiler_csv``).
+Three sources give the same six outputs (:class:`Concepts`): offline an ontology graph with direct
+annotation (``obo_gaf``) and a table that is propagated already (``gprofiler_csv``), online the
+g:Profiler service (``gprofiler``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from interptfm.errors import InputError
 from interptfm.ontology.gaf import Gaf, read_gaf
+from interptfm.ontology.gprofiler import from_gprofiler
 from interptfm.ontology.gprofiler_csv import from_gprofiler_csv, read_table
 from interptfm.ontology.obo import Graph, Obo, graph, read_obo
 from interptfm.ontology.obo_gaf import climb, from_obo_gaf, propagate
@@ -26,6 +28,7 @@ __all__ = [
     "Obo",
     "build",
     "climb",
+    "from_gprofiler",
     "from_gprofiler_csv",
     "from_obo_gaf",
     "graph",
@@ -41,6 +44,7 @@ SHARED = {"evidence", "aspects", "min_genes", "max_fraction"}
 SETTINGS = {
     "obo_gaf": SHARED | {"relations"},
     "gprofiler_csv": SHARED | {"keep_without_evidence"},
+    "gprofiler": SHARED | {"keep_without_evidence"},
 }
 
 
@@ -83,11 +87,13 @@ def build(
     source = settings.get("source")
     if source not in SETTINGS:
         raise InputError(f"ontology.source: found {source!r}, expected one of {sorted(SETTINGS)}")
-    needed = {"obo": obo, "gaf": gaf} if source == "obo_gaf" else {"table": table}
+    needed = {"obo_gaf": {"obo": obo, "gaf": gaf}, "gprofiler_csv": {"table": table}}.get(source, {})
     for key, path in needed.items():
         if path is None:
             raise InputError(f"ontology.{key}: found nothing, but ontology.source is {source!r}")
     chosen = {key: settings[key] for key in SETTINGS[source] if key in settings}
     if source == "obo_gaf":
         return from_obo_gaf(obo, gaf, panel, **chosen)
+    if source == "gprofiler":
+        return from_gprofiler(panel, **chosen, **settings.get("gprofiler", {}))
     return from_gprofiler_csv(table, panel, **chosen)

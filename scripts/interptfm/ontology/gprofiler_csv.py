@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -187,10 +188,40 @@ def from_gprofiler_csv(
     """
     from interptfm.store import digest
 
+    panel, name = list(panel), Path(table).name
+    check_settings(panel, evidence, aspects, min_genes, max_fraction)
+    return from_table(
+        read_table(table),
+        name,
+        panel,
+        evidence=evidence,
+        aspects=aspects,
+        keep_without_evidence=keep_without_evidence,
+        min_genes=min_genes,
+        max_fraction=max_fraction,
+        origin={"source": "gprofiler_csv", "files": {name: digest(table)}, "versions": {}},
+    )
+
+
+def from_table(
+    data: Table,
+    name: str,
+    panel: Sequence[str],
+    *,
+    evidence: Sequence[str] | None,
+    aspects: Sequence[str],
+    keep_without_evidence: Sequence[str],
+    min_genes: int,
+    max_fraction: float,
+    origin: dict[str, Any],
+    dag: pd.DataFrame | None = None,
+) -> Concepts:
+    """Build concepts from a g:GOSt table in memory; ``name`` says in messages where it came from.
+
+    ``origin``: what ``query`` says of the source. ``dag``: edges to keep as they are; None: no edge.
+    """
     panel = list(panel)
-    name = Path(table).name
     codes, aspects = check_settings(panel, evidence, aspects, min_genes, max_fraction)
-    data = read_table(table)
     position = {gene: i for i, gene in enumerate(panel)}
     to_panel = np.array([position.get(gene, -1) for gene in data.genes], dtype=np.int64)
     if not (to_panel >= 0).any():
@@ -270,9 +301,7 @@ def from_gprofiler_csv(
     log.info("ontology: %d classes of %d terms", len(terms), counts["terms_in_size"])
     columns = set(data.genes)
     query = {
-        "source": "gprofiler_csv",
-        "files": {name: digest(table)},
-        "versions": {},
+        **origin,
         "evidence": codes,
         "aspects": aspects,
         "keep_without_evidence": sorted(keep_without_evidence),
@@ -287,7 +316,7 @@ def from_gprofiler_csv(
         terms=terms,
         membership=kept,
         genes=gene_frame(panel, annotated, [g if g in columns else "" for g in panel]),
-        dag=dag_frame([], [], []),
+        dag=dag_frame([], [], []) if dag is None else dag,
         evidence=evidence_frame(panel, data.terms["term_id"], gene, term, strings, None),
         query=query,
     )

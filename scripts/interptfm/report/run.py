@@ -56,6 +56,8 @@ class Run:
     entries: list[Entry]
     recovery: tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]] | None = None
     curve: pd.DataFrame | None = None
+    headline: pd.DataFrame | None = None
+    reading: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,6 +127,8 @@ def read(
     model_training: str,
     recovery_files: Sequence[str] = (),
     curve: str | None = None,
+    headline: str | None = None,
+    reading: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -140,6 +144,10 @@ def read(
         One path a sample, in the order of ``samples``.
     recovery_files
         Programs, comparisons and summary, in this order; empty for real data.
+    headline
+        Table of all representations.
+    reading
+        Tables of the reading of features, and its ``summary``, by name.
 
     Raises
     ------
@@ -186,8 +194,15 @@ def read(
         entries=entries,
         recovery=found,
         curve=store.read_table(curve) if curve else None,
+        headline=store.read_table(headline) if headline else None,
+        reading=_reading(reading) if reading else None,
         provenance=dict(provenance or {}),
     )
+
+
+def _reading(paths: Mapping[str, str]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    tables = {name: store.read_table(path) for name, path in paths.items() if name != "summary"}
+    return tables, store.read_json(paths["summary"])
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

@@ -12,7 +12,9 @@ from interptfm.report.run import Run
 from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
 from interptfm.report.sections.overview import overview
+from interptfm.report.sections.reading import reading
 from interptfm.report.sections.recovery import recovery
+from interptfm.report.sections.representations import representations
 from interptfm.report.sections.stages import dictionaries, model, quality
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
@@ -21,6 +23,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     model,
     dictionaries,
     alignment,
+    representations,
+    reading,
     recovery,
 )
 

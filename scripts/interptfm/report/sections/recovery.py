@@ -46,6 +46,7 @@ def recovery(run: Run) -> Section | None:
     ]
     for record in summary["missing"]:
         prose.append(f"Not evaluated: {record['program']} ({record['status']}).")
+    prose += summary.get("held_out_genes", [])
     tables = [
         Table(
             "recovery-comparisons",
