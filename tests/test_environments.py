@@ -15,6 +15,7 @@ from interptfm import dependencies
 PYPI = {"pytorch": "torch", "python-igraph": "igraph", "matplotlib-base": "matplotlib"}
 # Import name → conda package, where they differ.
 PACKAGES = {
+    "gprofiler": "gprofiler-official",
     "igraph": "python-igraph",
     "matplotlib": "matplotlib-base",
     "sklearn": "scikit-learn",
@@ -22,10 +23,15 @@ PACKAGES = {
     "yaml": "pyyaml",
 }
 # Imported, and brought by a package that the environment names.
-BROUGHT_ALONG = {"h5py": "anndata", "markupsafe": "jinja2", "numcodecs": "zarr"}
+BROUGHT_ALONG = {
+    "h5py": "anndata",
+    "markupsafe": "jinja2",
+    "numcodecs": "zarr",
+    "requests": "gprofiler-official",
+}
 # Library functions and classes that import torch when they are called, in modules that rules without torch
 # use for other things.
-WITH_TORCH = {"job.py": ("device",), "features/__init__.py": ("Dictionary",)}
+WITH_TORCH = {"job.py": ("device",), "features/representations.py": ("Dictionary",)}
 
 
 def pins(path):
@@ -71,7 +77,7 @@ def rules(root):
     """Return (rule, script, environment file name) of every rule of the workflow that has a script."""
     found = []
     for path in sorted((root / "workflow/rules").glob("*.smk")):
-        for part in re.split(r"^\s*rule (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
+        for part in re.split(r"^\s*(?:rule|checkpoint) (?=\w+:)", path.read_text(), flags=re.MULTILINE)[1:]:
             script = re.search(r'"\.\./\.\./scripts/(\w+\.py)"', part)
             for file in re.findall(r'"\.\./\.\./envs/(\w+\.yaml)"', part):
                 found.append((part.split(":", 1)[0], script.group(1), file))
