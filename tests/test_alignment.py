@@ -435,6 +435,8 @@ def test_script_writes_the_contract(tmp_path):
     concepts = store.read_table(tmp_path / "one" / "concepts.parquet")
     promised = "term_id name n_genes feature threshold split tp fp fn precision recall f1 f1_validation "
     promised += "f1_single_gene single_gene lift null_mean null_sd excess p q p_min n_permutations "
+    columns = ["feature", "term_id", "f1", "lift", "p", "q", "stable"]
+    assert list(store.read_table(tmp_path / "one" / "interpretable.parquet")) == columns
     beside = {"lift", "excess", "p", "q", "lo", "hi", "split", "threshold", "tp", "fp", "fn"}
     for name in ("pairs", "features"):
         assert beside <= set(store.read_table(tmp_path / "one" / f"{name}.parquet"))

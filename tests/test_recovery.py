@@ -179,6 +179,22 @@ def test_curve_has_no_excess_at_strength_zero_and_chooses_each_layer_on_validati
     assert planted["mean_excess"].tolist() == pytest.approx([0, 0.1, 0.2])
     assert planted.loc[0, "verdict"].startswith("no difference shown")
     assert planted.loc[2, "verdict"].startswith("higher")
+    assert not [name for name in curve if "auroc" in name]
+
+
+def test_curve_has_auroc_on_held_out_genes_where_the_runs_do():
+    noise = np.random.default_rng(2).normal(0, 0.02, 12)
+    runs = [
+        {"strength": s, "layer": 0, "validation_excess": 0.1, "truth": truth(*(f"T{i}" for i in range(6))),
+         "concepts": table(F1[:12]).assign(gene_auroc=0.5 + noise - noise[:6].mean() + 0.2 * s,
+                                           gene_auroc_null_mean=0.5)}
+        for s in (0, 1)
+    ]  # fmt: skip
+    curve = recovery.strength_curve(runs, terms(12), 0, 2000)
+    planted = curve[curve["scope"] == "planted programs"].set_index("strength")
+    assert planted["gene_auroc_excess"].tolist() == pytest.approx([0, 0.2], abs=1e-9)
+    assert planted.loc[0, "gene_auroc_lo"] < 0 < planted.loc[0, "gene_auroc_hi"]
+    assert planted.loc[1, "gene_auroc_lo"] > 0.15 and planted["gene_auroc_n"].tolist() == [6, 6]
 
 
 def test_a_term_twice_or_a_missing_column_is_one_sentence():

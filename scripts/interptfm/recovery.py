@@ -373,7 +373,9 @@ def strength_curve(
     -------
     DataFrame
         ``strength``, ``scope`` (planted programs, not planted), ``layer``, ``n``, ``mean_f1``,
-        ``mean_null``, ``mean_excess``, ``lo``, ``hi`` and ``verdict``, by rising strength.
+        ``mean_null``, ``mean_excess``, ``lo``, ``hi`` and ``verdict``, by rising strength; and, where the
+        runs have them, of both AUROCs on held-out genes ``<measure>_n``, ``<measure>``, ``…_null``,
+        ``…_excess``, ``…_lo``, ``…_hi`` (``gene_auroc``, ``gene_auroc_ranked``).
     """
     rows = []
     for strength in sorted({float(run["strength"]) for run in runs}):
@@ -389,5 +391,15 @@ def strength_curve(
             row = {"strength": strength, "scope": scope, "layer": layer, "n": found["n"]}
             row |= {"mean_f1": found["mean_left"], "mean_null": found["mean_right"]}
             row |= {"mean_excess": found["difference"], "lo": found["lo"], "hi": found["hi"]}
-            rows.append(row | {"verdict": found["verdict"]})
+            row |= {"verdict": found["verdict"]}
+            for column in GENE_MEASURES.values():
+                if column in part:
+                    generator = job.generator(seed, "recovery", "strength", f"{strength:g}", scope, column)
+                    found = paired_difference(
+                        part[column], part[f"{column}_null_mean"], generator, n_resamples
+                    )
+                    row |= {f"{column}_n": found["n"], column: found["mean_left"]}
+                    row |= {f"{column}_null": found["mean_right"], f"{column}_excess": found["difference"]}
+                    row |= {f"{column}_lo": found["lo"], f"{column}_hi": found["hi"]}
+            rows.append(row)
     return pd.DataFrame(rows)

@@ -78,10 +78,12 @@ def recovery(run: Run) -> Section | None:
                 run.curve,
             )
         )
-        tables.append(
-            Table("recovery-strengths", "Recovery by strength.", interval(run.curve),
-                  {"strength": "Strength", "scope": "Over", "layer": "Layer", "n": "Terms",
-                   "mean_f1": "Mean F1", "mean_null": "Mean null", "mean_excess": "Excess",
-                   "interval": "95 % interval", "verdict": "Verdict"})
-        )  # fmt: skip
+        columns = {
+            "strength": "Strength", "scope": "Over", "layer": "Layer", "n": "Terms", "mean_f1": "Mean F1",
+            "mean_null": "Mean null", "mean_excess": "Excess", "interval": "95 % interval",
+            "verdict": "Verdict", "gene_auroc": "Held-out-gene AUROC", "gene_auroc_excess": "Its excess",
+            "gene_auroc_lo": "2.5 %", "gene_auroc_hi": "97.5 %",
+        }  # fmt: skip
+        shown = {name: heading for name, heading in columns.items() if name in {*run.curve, "interval"}}
+        tables.append(Table("recovery-strengths", "Recovery by strength.", interval(run.curve), shown))
     return Section("Recovery of planted programs", prose, drawn, tables)
