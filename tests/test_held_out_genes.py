@@ -212,7 +212,11 @@ def test_the_second_pass_adds_up_to_the_first(tmp_path, kind):
     entry = found.summary["headline"]["cell_held_out"]["f1"]
     assert entry["lo"] <= entry["mean"] <= entry["hi"]
     for entry in found.summary["headline"]["gene_held_out"].values():
-        assert isinstance(entry, int) or entry["lo"] <= entry["hi"]
+        assert isinstance(entry, int) or entry["lo"] - 1e-9 <= entry["mean"] <= entry["hi"] + 1e-9
+    part = found.concepts.iloc[found.selection.held_out_terms]
+    for name in ("auroc", "ap", "auroc_ranked"):
+        value, lo, hi = (part[f"gene_{name}{suffix}"] for suffix in ("", "_lo", "_hi"))
+        assert ((lo >= 0) & (lo <= value + 1e-9) & (value <= hi + 1e-9) & (hi <= 1)).all()
 
 
 def test_the_mean_of_whole_blocks_gives_the_observed_auroc(tmp_path):

@@ -267,6 +267,16 @@ def _central(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return lo, hi
 
 
+def _recentred(drawn: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Shift each column of draws so that its mean is the observed value.
+
+    Resampled blocks give noisier means of genes than all blocks do, and noise lowers what ranks agree on:
+    left alone, the interval may lie below the estimate (Efron and Tibshirani 1993, section 10).
+    """
+    n = (~np.isnan(drawn)).sum(axis=0)
+    return drawn + (observed - ratio(np.nansum(drawn, axis=0), n))
+
+
 def gene_draws(
     counts: BlockCounts, selection: Selection, draws: int, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:
@@ -307,8 +317,9 @@ def add_intervals(
 ) -> Alignment:
     """Fill ``lo`` and ``hi`` of pairs, concepts, features and headline in place, and return ``result``.
 
-    ``lo``, ``hi`` belong to ``f1``; ``gene_<measure>_lo`` and ``_hi`` to the measures on held-out genes. The
-    headline's are those of the mean over terms. NaN with fewer than 2 test blocks.
+    ``lo``, ``hi`` belong to ``f1``; ``gene_<measure>_lo`` and ``_hi`` to the measures on held-out genes, of
+    which AUROC and AP are recentred on the observed value. The headline's are those of the mean over terms.
+    NaN with fewer than 2 test blocks.
     """
     lo, hi, drawn = f1_intervals(counts.tp, counts.fires, counts.positives, draws, generator)
     pairs = result.pairs
@@ -333,9 +344,11 @@ def add_intervals(
     terms = result.selection.held_out_terms
     gene = (counts.gene_tp, counts.gene_fires, counts.gene_positives)
     drawn_genes = {"f1": f1_intervals(*gene, draws, generator)[2]}
-    drawn_genes |= gene_draws(counts, result.selection, min(draws, GENE_DRAWS), generator)
+    ranked = gene_draws(counts, result.selection, min(draws, GENE_DRAWS), generator)
+    for name, values in ranked.items():
+        drawn_genes[name] = _recentred(values, concepts[f"gene_{name}"].to_numpy(float)[terms])
     for name in METRICS:
-        lo, hi = _central(drawn_genes[name])
+        lo, hi = _central(np.clip(drawn_genes[name], 0, 1))
         for suffix, values in (("lo", lo), ("hi", hi)):
             concepts[f"gene_{name}_{suffix}"] = np.nan
             concepts.loc[terms, f"gene_{name}_{suffix}"] = values
