@@ -234,7 +234,7 @@ def cell_types_column(wildcards):
 def of_kind(kind):
     """Return the manifest's rows of one kind that lack a file; none where ``fetch`` is off.
 
-    What is there has no rule that makes it: neither an edit of a script, another name of the run nor
+    No rule makes what is there already; neither an edit of a script, another name of the run nor
     ``--forceall`` may delete data to download it again, least of all data that a person placed.
     """
     root = config["data_root"]
