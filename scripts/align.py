@@ -5,6 +5,8 @@ def main(snakemake):
     from interptfm import job
 
     with job.run(snakemake):
+        import pandas as pd
+
         from interptfm import alignment, features, store
 
         given, params = snakemake.input, snakemake.params
@@ -26,6 +28,10 @@ def main(snakemake):
             generator=job.generator(params.seed, "align", *names, layer),
             **settings,
         )
+        if given.get("stability"):
+            stable = store.read_table(given.stability).set_index("feature")["stable"]
+            matched = stable.reindex(result.interpretable["feature"]).to_numpy()
+            result.interpretable["stable"] = pd.array(matched, "boolean")
         for table in ("pairs", "concepts", "features", "interpretable", "null"):
             store.write_table(snakemake.output[table], getattr(result, table), provenance=origin)
         labels = {"representation": params.representation, "layer": layer, "arm": params.arm}

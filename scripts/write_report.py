@@ -28,6 +28,10 @@ def main(snakemake):
             model_training=given.model_training,
             recovery_files=report.listed(given.get("recovery", [])),
             curve=given.get("curve") or None,
+            absorption=dict(zip(params.layers, report.listed(given.get("absorption", [])), strict=False)),
+            has_graph=params.has_graph,
+            stability=report.listed(given.get("stability", [])),
+            frontier=given.get("frontier") or None,
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

@@ -21,15 +21,16 @@ pytestmark = pytest.mark.xdist_group("workflow")
 
 REPORT = {"write_report"}
 RECOVERY = {"recover"} | REPORT
-ALIGNMENT = {"align"} | RECOVERY
+ALIGNMENT = {"align", "absorption"} | RECOVERY
 CONCEPTS = {"build_concepts"} | ALIGNMENT
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT
-DICTIONARY = {"train_dictionary"} | FEATURES
+DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
 ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
+ARM = MODEL - {"encode_neurons", "aggregate", "dictionary_quality", "absorption"}
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -87,16 +88,18 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "dictionaries.0.aux_coefficient": (0.1, DICTIONARY),
     "dictionaries.0.dead_after_tokens": (1000, DICTIONARY),
     "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
+    "dictionaries.0.seeds": (3, {"train_seed", "stability"} | ALIGNMENT),
     "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
     "features.top_tokens": (10, {"aggregate"} | REPORT),
     "alignment.permutations": (30, ALIGNMENT),
     "alignment.strata": (4, ALIGNMENT),
     "alignment.max_q": (0.1, ALIGNMENT),
     "alignment.min_lift": (0.1, ALIGNMENT),
-    # A control arm reruns its own tree: it has neither neurons' baseline nor cell aggregates.
-    "arms.untrained.model.init": ("svd_only", MODEL - {"encode_neurons", "aggregate"}),
-    "arms.svd_only": ({"model": {"init": "svd_only"}}, MODEL - {"encode_neurons", "aggregate"}),
+    # A control arm reruns its own tree, without the neurons' baseline, cell aggregates and dictionary quality.
+    "arms.untrained.model.init": ("svd_only", ARM),
+    "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
     "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),
+    "extras.frontier": ([], set()),
     "environments.data": (sys.executable, set()),
     "fetch.manifest": ("config/samples.tsv", set()),
 }
@@ -104,7 +107,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
     *("ontology.source", "ontology.obo", "ontology.gaf", "ontology.table"),
-    # One value each so far.
+    # Another architecture has other keys; the first dictionary is of gene tokens.
     *("dictionaries.0.architecture", "dictionaries.0.tokens"),
 }
 
@@ -130,6 +133,10 @@ EDITS: dict[str, set[str]] = {
     "sae/sparse.py": DICTIONARY | NEURONS,
     "features/": FEATURES | NEURONS,
     "alignment/": ALIGNMENT,
+    "dictionary_quality/": set(),  # each module below is one rule's own
+    "dictionary_quality/__init__.py": {"dictionary_quality", "absorption"} | REPORT,
+    "dictionary_quality/recovered.py": {"dictionary_quality"} | REPORT,
+    "dictionary_quality/absorption.py": {"absorption"} | REPORT,
     "stats.py": ALIGNMENT,
     "recovery.py": RECOVERY,
     "report/": REPORT,

@@ -33,6 +33,10 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+# Files of a dictionary's folder as SAELens and as dictionary_learning write them.
+IMPORTED = (("cfg.json", "sae_weights.safetensors"), ("config.json", "ae.pt"))
+
+
 def load_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader; :class:`InputError` names a missing or malformed file."""
     import yaml
@@ -56,12 +60,70 @@ def check(value: Any, schema: dict[str, Any], name: str) -> None:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(value), key=lambda e: (len(e.path), str(e.path)))
+    errors = sorted(validator.iter_errors(value), key=lambda error: _rank(error, schema))
     if errors:
-        raise InputError(f"{name}: {_sentence(errors[0])}")
+        raise InputError(f"{name}: {_sentence(errors[0], schema)}")
 
 
-def _sentence(error: Any) -> str:
+def referred(part: Config, schema: Config) -> Config:
+    """Return a part of the schema with its ``$ref`` (to ``$defs``) laid under its own keys."""
+    if "$ref" not in part:
+        return part
+    target = referred(schema["$defs"][part["$ref"].rsplit("/", 1)[1]], schema)
+    own = {key: value for key, value in part.items() if key != "$ref"}
+    return {**target, **own, "properties": {**target.get("properties", {}), **own.get("properties", {})}}
+
+
+def branch_of(value: Config, part: Config, schema: Config) -> tuple[int, Config] | None:
+    """Return number and content of the branch that a tagged union's ``architecture`` chooses."""
+    for number, branch in enumerate(part.get("oneOf", ())):
+        branch = referred(branch, schema)
+        tag = branch.get("properties", {}).get("architecture")
+        if tag and value.get("architecture") == tag["const"]:
+            return number, branch
+    return None
+
+
+def _rank(error: Any, schema: Config) -> tuple[bool, int, str, bool]:
+    """Sort key: shallow errors first, those that only follow from another one last.
+
+    With a wrong tag no branch of a union holds; with a wrong value in a branch its keys count as foreign.
+    """
+    of_union = error.validator in ("oneOf", "unevaluatedProperties") and isinstance(error.instance, dict)
+    untagged = of_union and branch_of(error.instance, error.schema, schema) is None
+    return untagged, len(error.path), str(error.path), error.validator == "unevaluatedProperties"
+
+
+def _union_sentence(error: Any, schema: Config) -> str | None:
+    """Return the sentence on a tagged union's own mistake; None where its tag is the mistake."""
+    found = branch_of(error.instance, error.schema, schema)
+    if found is None:
+        return None
+    number, branch = found
+    if error.validator == "unevaluatedProperties":
+        common, own = error.schema["properties"], branch["properties"]
+        foreign = next((key for key in error.instance if key not in {**common, **own}), None)
+        if foreign is None:
+            return None
+        place = ".".join(str(part) for part in error.absolute_path)
+        close = difflib.get_close_matches(str(foreign), {**common, **own}, 1)
+        architecture = error.instance["architecture"]
+        known = [key for key in own if key != "architecture"]
+        hint = f"did you mean {close[0]!r}?" if close else f"expected of {', '.join([*common, *known])}"
+        return (
+            f"key {place!r}: found the key {foreign!r}, which architecture {architecture!r} does not have; "
+            f"{hint}"
+        )
+    inner = [each for each in error.context if each.schema_path[0] == number]
+    inner.sort(key=lambda e: (len(e.path), str(e.path)))
+    return _sentence(inner[0], schema) if inner else None
+
+
+def _sentence(error: Any, schema: Config) -> str:
+    if error.validator in ("oneOf", "unevaluatedProperties") and isinstance(error.instance, dict):
+        sentence = _union_sentence(error, schema)
+        if sentence:
+            return sentence
     place = ".".join(str(part) for part in error.absolute_path)
     where = f"key {place!r}: " if place else ""
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
@@ -123,6 +185,7 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
         that of an arm.
     """
     check(config, schema, "configuration")
+    config = with_defaults(config, schema)
     arms = {"": _ordered(config)}
     overrides = {**config["arms"], **config["extras"]["arms"]}
     for name, override in overrides.items():
@@ -133,10 +196,12 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
                 )
-        arms[name] = _ordered(merge(config, override))
-        check(arms[name], schema, f"configuration: arm {name!r}")
+        merged = merge(config, override)
+        check(merged, schema, f"configuration: arm {name!r}")
+        arms[name] = _ordered(with_defaults(merged, schema))
     for name, settings in arms.items():
-        _check_between_keys(settings, f"configuration: arm {name!r}" if name else "configuration")
+        label = f"configuration: arm {name!r}" if name else "configuration"
+        _check_between_keys(settings, label, bool(name))
     return arms
 
 
@@ -147,7 +212,25 @@ def _ordered(value: Any) -> Any:
     return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
-def _check_between_keys(config: Config, name: str) -> None:
+def with_defaults(config: Config, schema: Config) -> Config:
+    """Return a valid configuration in which every dictionary has all the keys of its architecture."""
+    union = schema["$defs"]["dictionary"]
+
+    def completed(dictionary: Config) -> Config:
+        _, branch = branch_of(dictionary, union, schema)  # type: ignore[misc]  # it is valid
+        parts = {**union["properties"], **branch["properties"]}
+        defaults = {key: referred(part, schema).get("default", ...) for key, part in parts.items()}
+        known = {key: value for key, value in defaults.items() if value is not ...}
+        return {**known, **dictionary}
+
+    lists = {"dictionaries": [completed(each) for each in config["dictionaries"]]}
+    if "extras" in config:
+        frontier = [completed(each) for each in config["extras"]["frontier"]]
+        lists["extras"] = {**config["extras"], "frontier": frontier}
+    return {**config, **lists}
+
+
+def _check_between_keys(config: Config, name: str, arm: bool) -> None:
     shares = config["cells"]["split"]
     if abs(sum(shares.values()) - 1) > 1e-9:
         raise InputError(
@@ -162,7 +245,8 @@ def _check_between_keys(config: Config, name: str) -> None:
     thresholds = config["features"]["thresholds"]
     if thresholds != sorted(thresholds):
         raise InputError(f"{name}: key 'features.thresholds': found {thresholds}, expected rising values")
-    names = [dictionary["name"] for dictionary in config["dictionaries"]]
+    dictionaries = [*config["dictionaries"], *config["extras"]["frontier"]]
+    names = [dictionary["name"] for dictionary in dictionaries]
     for repeated in {n for n in names if names.count(n) > 1}:
         raise InputError(f"{name}: key 'dictionaries': found the name {repeated!r} twice, expected it once")
     ontology = config["ontology"]
@@ -179,8 +263,14 @@ def _check_between_keys(config: Config, name: str) -> None:
             raise InputError(
                 f"{name}: key 'environments.{family}': found no executable {python}, expected a Python"
             )
-    for dictionary in config["dictionaries"]:
-        dictionary_layers(config, dictionary, name)
+    if config["dictionaries"][0]["tokens"] != "gene":
+        raise InputError(
+            f"{name}: key 'dictionaries.0.tokens': found 'cls', expected 'gene' for the first dictionary, "
+            "which the report is about"
+        )
+    for dictionary in config["dictionaries"] if arm else dictionaries:
+        for layer in dictionary_layers(config, dictionary, name):
+            imported_files(dictionary, layer, name)
 
 
 def fetched_files(config: Config) -> Collection[str]:
@@ -248,6 +338,22 @@ def dictionary_layers(config: Config, dictionary: Config, name: str = "configura
                 f"expected one of the extracted layers {extracted}"
             )
     return sorted(dictionary["layers"])
+
+
+def imported_files(dictionary: Config, layer: int, name: str = "configuration") -> list[str]:
+    """Return the files of an ``imported`` dictionary of one layer; empty for the other kinds."""
+    if dictionary["architecture"] != "imported":
+        return []
+    folder = Path(dictionary["path"].replace("{layer}", str(layer)))
+    label = f"{name}: dictionary {dictionary['name']!r}"
+    if not folder.is_dir():
+        raise InputError(f"{label}: found no folder {folder}, expected one of SAELens or dictionary_learning")
+    for files in IMPORTED:
+        paths = [folder / file for file in files]
+        if all(path.is_file() for path in paths):
+            return [str(path) for path in paths]
+    expected = " or ".join(" and ".join(files) for files in IMPORTED)
+    raise InputError(f"{label}: found neither in {folder}, expected {expected}")
 
 
 def repeated_stages(main: Config, arm: Config) -> set[str]:
@@ -346,21 +452,43 @@ def _only_match(folder: Path, pattern: str, name: str) -> Path:
 def table(schema: dict[str, Any], defaults: Config) -> str:
     """Return the Markdown table of all keys: key, default, meaning (for the README)."""
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
-    for key, description, default in _rows(schema, defaults, ""):
+    for key, description, default in _rows(schema, defaults, "", schema):
         shown = json.dumps(default, ensure_ascii=False).replace("|", "\\|") if default is not ... else ""
         lines.append(f"| `{key}` | {f'`{shown}`' if shown else ''} | {description} |")
     return "\n".join(lines) + "\n"
 
 
-def _rows(schema: dict[str, Any], value: Any, prefix: str) -> Iterable[tuple[str, str, Any]]:
-    for key, part in schema["properties"].items():
+def _rows(parent: dict[str, Any], value: Any, prefix: str, schema: Config) -> Iterable[tuple[str, str, Any]]:
+    for key, part in parent["properties"].items():
         path = f"{prefix}{key}"
         inner = value[key] if isinstance(value, dict) and key in value else ...
+        items = referred(part.get("items", {}), schema)
         if part.get("type") == "object" and "properties" in part:
             yield path, part.get("description", ""), ...
-            yield from _rows(part, inner, f"{path}.")
-        elif part.get("type") == "array" and "properties" in part.get("items", {}):
+            yield from _rows(part, inner, f"{path}.", schema)
+        elif part.get("type") == "array" and "properties" in items:
             yield path, part.get("description", ""), ...
-            yield from _rows(part["items"], inner[0] if inner else ..., f"{path}[].")
+            if part.get("items", {}).get("$ref") and path != "dictionaries":
+                continue  # described once
+            first = inner[0] if inner is not ... and inner else ...
+            yield from _rows(items, first, f"{path}[].", schema)
+            yield from _union_rows(items, first, f"{path}[].", schema)
         else:
             yield path, part.get("description", ""), inner
+
+
+def _union_rows(union: Config, value: Any, prefix: str, schema: Config) -> Iterable[tuple[str, str, Any]]:
+    """Yield the keys of a tagged union's branches, each once, with the tags that have it."""
+    owners: dict[str, list[str]] = {}
+    parts: dict[str, Config] = {}
+    for branch in union.get("oneOf", ()):
+        properties = referred(branch, schema)["properties"]
+        for key, part in properties.items():
+            if key != "architecture":
+                owners.setdefault(key, []).append(properties["architecture"]["const"])
+                parts[key] = referred(part, schema)
+    for key, part in parts.items():
+        tags = "all but imported" if len(owners[key]) == len(union["oneOf"]) - 1 else ", ".join(owners[key])
+        default = part.get("default", ...)
+        inner = value[key] if isinstance(value, dict) and key in value else default
+        yield f"{prefix}{key}", f"{part['description']} ({tags})", inner

@@ -47,6 +47,9 @@ FETCHED = settings.fetched_files(config)
 OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items()}
 CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
+DICTIONARY_NAMES = {
+    d["name"] for arm in ARMS.values() for d in arm["dictionaries"] + arm["extras"]["frontier"]
+}
 HEADLINE = config["dictionaries"][0]["name"]
 # What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
 PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
@@ -64,7 +67,8 @@ wildcard_constraints:
     shard=r"\d+",
     part=r"|\.added_\d+",
     layer=r"\d+",
-    dictionary=choice([NEURONS, *sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})]),
+    dictionary=choice([NEURONS, *sorted(DICTIONARY_NAMES)]),
+    number=r"\d+",
 
 
 def arm_name(wildcards):
@@ -121,13 +125,15 @@ def memory_of_cells(base_mb, per_input_mb):
 
 def training_memory(wildcards, input, attempt):
     """Resource function: the buffer of tokens, the cells' splits, and the batches in flight."""
-    buffer = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["buffer_bytes"] / 1e6
+    settings_of = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
+    buffer = settings_of.get("buffer_bytes", 0) / 1e6
     return int((2500 + buffer + 12 * megabytes(input.cells)) * 1.5 ** (attempt - 1))
 
 
 def training_minutes(wildcards, attempt):
     """Resource function: half an hour and 1,000 tokens a second, which two slow cores exceed."""
-    tokens = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["training_tokens"]
+    settings_of = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
+    tokens = settings_of.get("training_tokens", 0)
     return int((30 + tokens / 60_000) * 2 ** (attempt - 1))
 
 
@@ -165,23 +171,35 @@ PASSES = {name: passes_of(name) for name in ARMS}
 
 
 def dictionary_settings(name, dictionary):
-    return next(d for d in ARMS[name]["dictionaries"] if d["name"] == dictionary)
+    known = ARMS[name]["dictionaries"] + ARMS[name]["extras"]["frontier"]
+    return next(d for d in known if d["name"] == dictionary)
+
+
+def gene_dictionaries(name):
+    """Return the names of an arm's dictionaries of gene tokens: features and alignment are about genes."""
+    return [d["name"] for d in ARMS[name]["dictionaries"] if d["tokens"] == "gene"]
 
 
 def representation_layers(name, dictionary):
-    """Return the layers of a dictionary, or of the neurons: all that any dictionary of the arm uses."""
+    """Return the layers of a dictionary, or of the neurons: all that a gene dictionary of the arm uses."""
     arm = ARMS[name]
     if dictionary != NEURONS:
         return settings.dictionary_layers(arm, dictionary_settings(name, dictionary))
-    return sorted({l for d in arm["dictionaries"] for l in settings.dictionary_layers(arm, d)})
+    return sorted({l for d in gene_dictionaries(name) for l in representation_layers(name, d)})
 
 
 def layered(pattern, name="", dictionaries=None):
-    """Return ``pattern`` for every dictionary of an arm and each of its layers."""
+    """Return ``pattern`` for every dictionary of an arm and each of its layers.
+
+    Of stages after ``dictionaries`` only dictionaries of gene tokens.
+    """
     stage = pattern.split("/")[0]
+    if dictionaries is None:
+        trained = [d["name"] for d in ARMS[name]["dictionaries"]]
+        dictionaries = trained if stage == "dictionaries" else gene_dictionaries(name)
     return [
         f"{arm_folder(name, stage)}/{pattern}".format(dictionary=dictionary, layer=layer)
-        for dictionary in dictionaries or [d["name"] for d in ARMS[name]["dictionaries"]]
+        for dictionary in dictionaries
         for layer in representation_layers(name, dictionary)
     ]
 
@@ -255,6 +273,66 @@ def samples_of_split(wildcards):
     return list(SAMPLES) if whole else [wildcards.sample]
 
 
+def imported(wildcards):
+    name = arm_name(wildcards)
+    dictionary = dictionary_settings(name, wildcards.dictionary)
+    return settings.imported_files(dictionary, int(wildcards.layer))
+
+
+def trained_settings(wildcards):
+    """Params function: a dictionary's settings without those that say where and how often."""
+    dictionary = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
+    return {key: value for key, value in dictionary.items() if key not in ("layers", "seeds")}
+
+
+def dictionary_tokens(wildcards):
+    """Params function: the kind of tokens that a dictionary is of."""
+    return dictionary_settings(arm_name(wildcards), wildcards.dictionary)["tokens"]
+
+
+def further_seeds(name, dictionary):
+    """Return the numbers of a dictionary's seeds after the first; none unless there are 3 or more in all."""
+    seeds = dictionary_settings(name, dictionary).get("seeds", 1)
+    return list(range(2, seeds + 1)) if seeds >= 3 else []
+
+
+def seed_weights(wildcards):
+    """Input function: the weights of a dictionary's further seeds, beside its own."""
+    numbers = further_seeds(arm_name(wildcards), wildcards.dictionary)
+    folder = f"{RUN}/{wildcards.arm}dictionaries/{wildcards.dictionary}/layer_{wildcards.layer}"
+    return [f"{folder}/seed_{number}/sae_weights.safetensors" for number in numbers]
+
+
+def stability_of(wildcards):
+    """Input function: the table that says which features are stable, where further seeds are trained."""
+    name = arm_name(wildcards)
+    if wildcards.dictionary == NEURONS or not further_seeds(name, wildcards.dictionary):
+        return []
+    return at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/stability.parquet")(wildcards)
+
+
+def stability_files():
+    """Return the summaries of stability of all arms that train dictionaries with further seeds."""
+    return [
+        f"{arm_folder(name, 'dictionaries')}/dictionaries/{d['name']}/layer_{layer}/stability.json"
+        for name, arm in ARMS.items()
+        if not name or "dictionaries" in OWN[name]
+        for d in arm["dictionaries"]
+        if further_seeds(name, d["name"])
+        for layer in settings.dictionary_layers(arm, d)
+    ]
+
+
+def frontier_points():
+    """Return dictionary, architecture and layer of each point of the frontier, the main dictionaries' first."""
+    main = ARMS[""]
+    return [
+        {"dictionary": d["name"], "architecture": d["architecture"], "layer": layer}
+        for d in main["dictionaries"] + main["extras"]["frontier"]
+        for layer in settings.dictionary_layers(main, d)
+    ]
+
+
 def ontology_files(wildcards):
     ontology = ARMS[arm_name(wildcards)]["ontology"]
     roles = ("obo", "gaf") if ontology["source"] == "obo_gaf" else ("table",)
@@ -281,6 +359,7 @@ def report_index():
     entries = []
     shown = [("", d["name"]) for d in config["dictionaries"]] + [("", NEURONS)]
     shown += [(name, HEADLINE) for name in CONTROL_ARMS]
+    aligned = {*gene_dictionaries(""), NEURONS}
     for name, representation in shown:
         for layer in representation_layers(name, representation):
             place = f"{representation}/layer_{layer}"
@@ -289,7 +368,7 @@ def report_index():
                 "representation": representation,
                 "layer": layer,
             }
-            for table in ALIGNMENT_TABLES:
+            for table in ALIGNMENT_TABLES if representation in aligned else ():
                 suffix = "json" if table == "summary" else "parquet"
                 entry[table] = f"{arm_folder(name, 'alignment')}/alignment/{place}/{table}.{suffix}"
             if representation != NEURONS:
@@ -297,6 +376,8 @@ def report_index():
                 entry["training"] = f"{folder}/training.parquet"
                 entry["metrics"] = f"{folder}/metrics.json"
                 if not name:
+                    entry["quality"] = f"{folder}/quality.json"
+                if not name and representation in aligned:
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
             entries.append(entry)
     return entries

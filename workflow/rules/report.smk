@@ -104,6 +104,7 @@ REPORT_INPUT = {
     "model_metrics": f"{RUN}/model/metrics.json",
     "model_training": f"{RUN}/model/training.parquet",
     "recovery": RECOVERY_FILES,
+    "absorption": ABSORPTION,
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -114,6 +115,8 @@ REPORT_PARAMS = {
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
+    "layers": representation_layers("", HEADLINE),
+    "has_graph": config["ontology"]["source"] == "obo_gaf",
     "simulated": SIMULATED_RUN,
 }
 
@@ -144,7 +147,12 @@ if STRENGTH_ARMS:
 
     rule write_extras_report:
         input:
-            **{**REPORT_INPUT, "curve": f"{RUN}/recovery/curve.tsv"},
+            **{
+                **REPORT_INPUT,
+                "curve": f"{RUN}/recovery/curve.tsv",
+                "stability": STABILITY,
+                "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
+            },
         output:
             report=f"{RUN}/extras.html",
             figures=directory(f"{RUN}/extras_figures"),

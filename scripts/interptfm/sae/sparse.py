@@ -104,6 +104,21 @@ def largest_of_batch(pre: Tensor, count: int, floor: float = 0.0) -> tuple[Tenso
     return torch.from_numpy(candidates), torch.from_numpy(kept)
 
 
+def largest_of_tokens(pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return flat indices (ascending) and values of the ``k`` largest positive entries of each token.
+
+    Parameters as in :func:`largest_of_batch`; again a GPU returns entries ≤ 0 where fewer are positive.
+    """
+    values, feature = torch.topk(pre, k, dim=1, sorted=False)
+    feature, order = torch.sort(feature, dim=1)
+    flat = (feature + torch.arange(len(pre), device=pre.device)[:, None] * pre.shape[1]).flatten()
+    values = values.gather(1, order).flatten()
+    if pre.device.type != "cpu":
+        return flat, values
+    positive = values > 0
+    return flat[positive], values[positive]
+
+
 def select(
     support: Support, values: Tensor, centred: Tensor, weight: Tensor, bias: Tensor, centre: Tensor
 ) -> Tensor:
