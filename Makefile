@@ -29,7 +29,14 @@ demo: env
 test: lint
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
 
-soak: $(VENV)/.installed-test
+# sae-lens, dictionary-learning and sparsify; torchvision comes along unused and may not fit the torch at hand.
+$(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt
+	$(PYTHON) -m venv $(VENV)-soak
+	$(VENV)-soak/bin/pip install --quiet --progress-bar off -r envs/requirements-soak.txt
+	$(VENV)-soak/bin/pip uninstall --quiet --yes torchvision
+	@touch $@
+
+soak: $(VENV)/.installed-test $(VENV)-soak/.installed
 	$(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/.installed-test
