@@ -1,13 +1,14 @@
 """Training speed of dictionaries against dictionary-learning and eai-sparsify, in one process.
 
-    python benchmarks/sae_training.py [--threads 2] [--steps 60] [--device cpu]
+    make soak-env && .venv-soak/bin/python benchmarks/sae_training.py [--threads 2] [--steps 60] [--device cpu]
 
-Needs ``pip install -r envs/requirements-soak.txt`` (an environment of its own). All trainers see the same
+``make soak-env`` builds the environment that has the peers. All trainers see the same
 batches (tokens that are sums of planted directions, mean squared norm d), from the same schedule of
 learning rates; the peers as they come: dictionary-learning's trainers' ``update``, and sparsify's
-SparseCoder in a minimal loop (Adam, unit-norm decoder, AuxK on dead features). After ``--dead-after`` tokens
-without firing a feature is dead in all of them, so that AuxK is at work. Speed is the median step of the
-second half, trainers taking turns; FVU is that of a held-out batch after the last step.
+SparseCoder in a minimal loop (Adam, unit-norm decoder, AuxK on dead features). The encoder rows of ``--weak``
+features start at a tenth of their norm in all of them, too weak to be chosen: after ``--dead-after`` tokens
+they are dead and AuxK is at work. Speed is the median step of the second half, trainers taking turns, and
+``dead`` the mean count in it; FVU is that of a held-out batch after the last step.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ class Rows:
         return self.data[(self.step - 1) % len(self.data)].numpy()
 
 
+def weaken(encoder, options):
+    """Scale the first encoder rows (features × d) down, in place."""
+    encoder.data[: options.weak] *= 0.1
+
+
 class Ours:
     def __init__(self, data, architecture, options):
         from interptfm.sae import training
@@ -77,6 +83,7 @@ class Ours:
         settings = training.complete_settings(settings)
         self.trainer = training.Trainer(Rows(data), settings, 0, options.device)
         self.trainer.log_every = 10**9
+        weaken(self.trainer.model.parameters["W_enc"], options)
 
     def step(self, number, x):
         self.trainer.advance()
@@ -104,7 +111,7 @@ class DictionaryLearning:
             decay_start=int(0.8 * options.steps), threshold_start_step=0, seed=0, device=options.device,
         )  # fmt: skip
         self.trainer.dead_feature_threshold = options.dead_after
-        self.batch = name == "batchtopk"
+        weaken(self.trainer.ae.encoder.weight, options)
 
     def step(self, number, x):
         self.trainer.update(number, x)
@@ -130,6 +137,7 @@ class Sparsify:
 
         self.torch, self.options = torch, options
         self.coder = SparseCoder(D, SparseCoderConfig(num_latents=FEATURES, k=K), device=options.device)
+        weaken(self.coder.encoder.weight, options)
         self.coder.b_dec.data = data[0].mean(0).to(options.device)
         self.optimiser = torch.optim.Adam(self.coder.parameters(), lr=options.learning_rate, fused=True)
         self.since = torch.zeros(FEATURES, dtype=torch.long, device=options.device)
@@ -187,6 +195,7 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--dead-after", type=int, default=5 * BATCH)
+    parser.add_argument("--weak", type=int, default=FEATURES // 8)
     parser.add_argument("--only", nargs="*", default=None)
     options = parser.parse_args()
     import torch
@@ -207,6 +216,7 @@ def main():
     trainers = {name: make() for name, make in makers.items() if not options.only or name in options.only}
     rate = matmul_rate(torch, options.device)
     times: dict[str, list[float]] = {name: [] for name in trainers}
+    dead: dict[str, list[int]] = {name: [] for name in trainers}
     for number in range(options.steps):
         x = train[number % len(train)]
         for name, trainer in trainers.items():
@@ -215,17 +225,19 @@ def main():
             trainer.step(number, x)
             synchronise(torch, options.device)
             times[name].append(time.perf_counter() - start)
+            dead[name].append(trainer.dead())
     variance = (held_out - held_out.mean(0)).square().sum()
     print(f"load {os.getloadavg()[0]:.2f}, {options.threads} threads, torch {torch.__version__}, "
           f"matmul {rate:.0f} GFLOP/s")  # fmt: skip
     floor = rate * 1e9 / (2 * D * FEATURES)
+    half = options.steps // 2
     rows = {}
     for name, trainer in trainers.items():
-        speed = BATCH / statistics.median(times[name][options.steps // 2 :])
+        speed = BATCH / statistics.median(times[name][half:])
         error = held_out - trainer.reconstruct(held_out)
         rows[name] = {
             "tokens_per_second": round(speed), "share_of_floor": round(speed / floor, 3),
-            "fvu": round(float(error.square().sum() / variance), 4), "dead": trainer.dead(),
+            "fvu": round(float(error.square().sum() / variance), 4), "dead": round(statistics.mean(dead[name][half:])),
         }  # fmt: skip
     peers = [row["tokens_per_second"] for name, row in rows.items() if not name.startswith("interpTFM")]
     for name, row in rows.items():
