@@ -1,6 +1,7 @@
 """Training speed of dictionaries against dictionary-learning and eai-sparsify, in one process.
 
-    make soak-env && .venv-soak/bin/python benchmarks/sae_training.py [--threads 2] [--steps 60] [--device cpu]
+    make soak-env
+    .venv-soak/bin/python benchmarks/sae_training.py [--threads 2] [--steps 60] [--device cpu]
 
 ``make soak-env`` builds the environment that has the peers. All trainers see the same
 batches (tokens that are sums of planted directions, mean squared norm d), from the same schedule of
@@ -237,7 +238,8 @@ def main():
         error = held_out - trainer.reconstruct(held_out)
         rows[name] = {
             "tokens_per_second": round(speed), "share_of_floor": round(speed / floor, 3),
-            "fvu": round(float(error.square().sum() / variance), 4), "dead": round(statistics.mean(dead[name][half:])),
+            "fvu": round(float(error.square().sum() / variance), 4),
+            "dead": round(statistics.mean(dead[name][half:])),
         }  # fmt: skip
     peers = [row["tokens_per_second"] for name, row in rows.items() if not name.startswith("interpTFM")]
     for name, row in rows.items():

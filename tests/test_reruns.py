@@ -95,7 +95,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "alignment.strata": (4, ALIGNMENT),
     "alignment.max_q": (0.1, ALIGNMENT),
     "alignment.min_lift": (0.1, ALIGNMENT),
-    # A control arm reruns its own tree, without the neurons' baseline, cell aggregates and dictionary quality.
+    # A control arm reruns its own tree, which has no neurons, cell aggregates or dictionary quality.
     "arms.untrained.model.init": ("svd_only", ARM),
     "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
     "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),

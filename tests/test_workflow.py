@@ -131,7 +131,7 @@ def test_three_seeds_say_which_features_are_stable(project):
     import pandas as pd
 
     target = "results/tiny/arms/seeds/alignment/batchtopk/layer_1/interpretable.parquet"
-    done = snakemake(project, "--", target, "results/tiny/frontier.tsv")
+    done = snakemake(project, target, "results/tiny/frontier.tsv")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = project / "results/tiny/arms/seeds/dictionaries/batchtopk/layer_1"
     features = pd.read_parquet(folder / "stability.parquet").set_index("feature")
