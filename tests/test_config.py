@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from interptfm import config as settings
+from interptfm import schema as schemas
 from interptfm.errors import InputError
 
 
@@ -29,13 +30,13 @@ def sheet_schema(root):
 def leaves(part, schema, prefix=""):
     """Yield (path, part) of every key that the schema describes, branches of a union included."""
     for key, inner in part.get("properties", {}).items():
-        inner = settings.referred(inner, schema)
+        inner = schemas.referred(inner, schema)
         yield f"{prefix}{key}", inner
         yield from leaves(inner, schema, f"{prefix}{key}.")
-        items = settings.referred(inner.get("items", {}), schema)
+        items = schemas.referred(inner.get("items", {}), schema)
         yield from leaves(items, schema, f"{prefix}{key}[].")
         for branch in items.get("oneOf", ()):
-            yield from leaves(settings.referred(branch, schema), schema, f"{prefix}{key}[].")
+            yield from leaves(schemas.referred(branch, schema), schema, f"{prefix}{key}[].")
 
 
 def test_every_key_is_described_typed_bounded_and_closed(schema):
@@ -62,7 +63,7 @@ def test_every_key_of_the_schema_has_a_default_and_the_reverse(schema, defaults)
                 keys(inner, value[key], f"{prefix}{key}.")
 
     for dictionary in resolved["dictionaries"]:
-        _, branch = settings.branch_of(dictionary, schema["$defs"]["dictionary"], schema)
+        _, branch = schemas.branch_of(dictionary, schema["$defs"]["dictionary"], schema)
         assert set(dictionary) == {*schema["$defs"]["dictionary"]["properties"], *branch["properties"]}
 
     keys(schema, defaults)
@@ -73,9 +74,23 @@ def test_defaults_of_the_schema_are_those_of_the_library(schema):
 
     for name, kind in training.ARCHITECTURES.items():
         bare = {"dictionaries": [{"name": "x", "architecture": name}]}
-        (full,) = settings.with_defaults(bare, schema)["dictionaries"]
+        (full,) = schemas.with_defaults(bare, schema)["dictionaries"]
         library = {**training.COMMON, **kind.SETTINGS, "name": "x", "architecture": name}
         assert full == library
+
+
+def test_a_mapping_is_laid_over_every_item_of_a_list(schema, defaults):
+    base = {"list": [{"a": 1, "b": 2}, {"a": 3}], "names": ["x"]}
+    merged = settings.merge(base, {"list": {"b": 5}, "names": {"y": 1}})
+    assert merged == {"list": [{"a": 1, "b": 5}, {"a": 3, "b": 5}], "names": {"y": 1}}
+    assert base["list"] == [{"a": 1, "b": 2}, {"a": 3}]
+    main, seeds = (settings.resolve(defaults, schema)[name]["dictionaries"] for name in ("", "seeds"))
+    assert seeds == [{**each, "layers": "last", "seeds": 3} for each in main]
+
+
+def test_layers_of_a_dictionary(defaults):
+    for given, expected in (("all", [1, 3]), ("last", [3]), ([3, 1], [1, 3])):
+        assert settings.dictionary_layers(defaults, {"name": "x", "layers": given}) == expected
 
 
 def test_readme_table_is_the_generated_one(root):
@@ -138,6 +153,14 @@ BAD = [
     ),
     ("dictionaries.0.architecture", "vae", "found 'vae', expected one of batchtopk, topk, matryoshka"),
     ("dictionaries.0.architecture", ..., "found no key 'architecture', expected it to be set"),
+    ("dictionaries.0.k", 1025, "dictionary 'batchtopk': found k 1025, expected at most n_features = 1024"),
+    ("dictionaries.0.training_tokens", 100, "found training_tokens 100, expected at least one batch"),
+    (
+        "dictionaries.0",
+        {"name": "m", "architecture": "matryoshka", "prefix_sizes": [64, 512]},
+        "dictionary 'm': found prefix_sizes [64, 512], expected rising numbers",
+    ),
+    ("dictionaries.0.layers", "first", "key 'dictionaries.0.layers': found 'first'"),
     ("dictionaries.0.seeds", 0, "key 'dictionaries.0.seeds': found 0, expected at least 1"),
     ("dictionaries.0.tokens", "cell", "found 'cell', expected one of gene, cls"),
     (

@@ -142,6 +142,7 @@ EDITS: dict[str, set[str]] = {
     "report/": REPORT,
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
     "config.py": set(),
+    "schema.py": set(),
     "dependencies.py": set(),
     "fetch.py": set(),
     "passes.py": set(),

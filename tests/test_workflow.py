@@ -25,6 +25,7 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "alignment/batchtopk/layer_1/summary.json",
         "alignment/neurons/layer_0/concepts.parquet",
         "dictionaries/batchtopk/layer_1/quality.json",
+        "dictionaries/cells/layer_1/quality.json",
         "absorption/batchtopk/layer_0.tsv",
         "arms/untrained/alignment/batchtopk/layer_1/concepts.parquet",
         "logs/align/batchtopk_0.log",

@@ -291,9 +291,11 @@ def dictionary_tokens(wildcards):
 
 
 def further_seeds(name, dictionary):
-    """Return the numbers of a dictionary's seeds after the first; none unless there are 3 or more in all."""
-    seeds = dictionary_settings(name, dictionary).get("seeds", 1)
-    return list(range(2, seeds + 1)) if seeds >= 3 else []
+    """Return the numbers of a dictionary's seeds after the first; none unless 3 or more are trained."""
+    trained = dictionary_settings(name, dictionary)
+    if trained["seeds"] < 3 or trained["architecture"] == "imported":
+        return []
+    return list(range(2, trained["seeds"] + 1))
 
 
 def seed_weights(wildcards):
@@ -324,11 +326,12 @@ def stability_files():
 
 
 def frontier_points():
-    """Return dictionary, architecture and layer of each point of the frontier, the main dictionaries' first."""
+    """Return dictionary, architecture and layer of each gene dictionary of the main arm and of the sweep."""
     main = ARMS[""]
     return [
         {"dictionary": d["name"], "architecture": d["architecture"], "layer": layer}
         for d in main["dictionaries"] + main["extras"]["frontier"]
+        if d["tokens"] == "gene"
         for layer in settings.dictionary_layers(main, d)
     ]
 
