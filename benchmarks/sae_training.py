@@ -3,13 +3,14 @@
     make soak-env
     .venv-soak/bin/python benchmarks/sae_training.py [--threads 2] [--steps 60] [--device cpu]
 
-``make soak-env`` builds the environment that has the peers. All trainers see the same
-batches (tokens that are sums of planted directions, mean squared norm d), from the same schedule of
-learning rates; the peers as they come: dictionary-learning's trainers' ``update``, and sparsify's
+``make soak-env`` builds the environment that has the peers. All trainers see the same batches (tokens that
+are sums of planted directions, mean squared norm d) and start from the same weights, with the same schedule
+of learning rates; the peers as they come: dictionary-learning's trainers' ``update``, and sparsify's
 SparseCoder in a minimal loop (Adam, unit-norm decoder, AuxK on dead features). The encoder rows of ``--weak``
-features start at a tenth of their norm in all of them, too weak to be chosen: after ``--dead-after`` tokens
-they are dead and AuxK is at work. Speed is the median step of the second half, trainers taking turns, and
-``dead`` the mean count in it; FVU is that of a held-out batch after the last step.
+features (d / 2 unless set, as many as AuxK uses of a token) start at a tenth of their norm in all trainers,
+too weak to be chosen: after ``--dead-after`` tokens they are dead and AuxK is at work. Speed is the median
+step of the second half, trainers taking turns, and ``dead`` the mean count in it; FVU is that of a held-out
+batch after the last step.
 """
 
 from __future__ import annotations
@@ -67,8 +68,14 @@ class Rows:
         return self.data[(self.step - 1) % len(self.data)].numpy()
 
 
-def weaken(encoder, options):
-    """Scale the first encoder rows (features × d) down, in place."""
+def start(encoder, decoder, options):
+    """Set encoder and decoder rows (features × d), in place, to the same unit rows for all trainers."""
+    import torch
+
+    rows = torch.randn(FEATURES, D, generator=torch.Generator().manual_seed(options.seed))
+    rows = torch.nn.functional.normalize(rows).to(encoder.device)
+    encoder.data.copy_(rows)
+    decoder.data.copy_(rows)
     encoder.data[: options.weak] *= 0.1
 
 
@@ -84,7 +91,8 @@ class Ours:
         settings = training.complete_settings(settings)
         self.trainer = training.Trainer(Rows(data), settings, 0, options.device)
         self.trainer.log_every = 10**9
-        weaken(self.trainer.model.parameters["W_enc"], options)
+        parameters = self.trainer.model.parameters
+        start(parameters["W_enc"], parameters["W_dec"], options)
 
     def step(self, number, x):
         self.trainer.advance()
@@ -112,7 +120,7 @@ class DictionaryLearning:
             decay_start=int(0.8 * options.steps), threshold_start_step=0, seed=0, device=options.device,
         )  # fmt: skip
         self.trainer.dead_feature_threshold = options.dead_after
-        weaken(self.trainer.ae.encoder.weight, options)
+        start(self.trainer.ae.encoder.weight, self.trainer.ae.decoder.weight.T, options)
 
     def step(self, number, x):
         self.trainer.update(number, x)
@@ -138,7 +146,7 @@ class Sparsify:
 
         self.torch, self.options = torch, options
         self.coder = SparseCoder(D, SparseCoderConfig(num_latents=FEATURES, k=K), device=options.device)
-        weaken(self.coder.encoder.weight, options)
+        start(self.coder.encoder.weight, self.coder.W_dec, options)
         self.coder.b_dec.data = data[0].mean(0).to(options.device)
         self.optimiser = torch.optim.Adam(self.coder.parameters(), lr=options.learning_rate, fused=True)
         self.since = torch.zeros(FEATURES, dtype=torch.long, device=options.device)
@@ -196,7 +204,8 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--dead-after", type=int, default=5 * BATCH)
-    parser.add_argument("--weak", type=int, default=FEATURES // 8)
+    parser.add_argument("--weak", type=int, default=D // 2)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=None)
     options = parser.parse_args()
     import torch

@@ -14,7 +14,7 @@ from torch.nn import functional
 from interptfm import store
 from interptfm.errors import InputError
 from interptfm.sae import format as sae_format
-from interptfm.sae import metrics, sparse, stage, training
+from interptfm.sae import metrics, selection, sparse, stage, training
 from interptfm.sae.buffer import TokenBuffer, selected_blocks, token_splits
 from interptfm.sae.inference import Dictionary
 from interptfm.sae.topk import BatchTopK
@@ -163,7 +163,7 @@ def test_selection_is_exact_whatever_the_guess(floor):
     pre[3, 4:9] = 1.25  # ties at the border
     pre[30, 4:9] = 1.25
     count = int((pre > 1.25).sum()) + 4
-    flat, values = sparse.largest_of_batch(pre, count, floor)
+    flat, values = selection.largest_of_batch(pre, count, floor)
     assert len(flat) == count and bool((flat.diff() > 0).all())
     assert values.sort().values.tolist() == pre.flatten().topk(count).values.sort().values.tolist()
     assert torch.equal(pre.flatten()[flat], values)
@@ -172,7 +172,7 @@ def test_selection_is_exact_whatever_the_guess(floor):
 def test_selection_with_too_few_positive_entries_keeps_them_all():
     pre = -torch.rand(20, 10)
     pre[4, 2], pre[7, 1] = 1.0, 2.0
-    flat, values = sparse.largest_of_batch(pre, 100, 0.3)
+    flat, values = selection.largest_of_batch(pre, 100, 0.3)
     assert flat.tolist() == [42, 71] and values.tolist() == [1.0, 2.0]
     model = small_model()
     with torch.no_grad():

@@ -81,7 +81,6 @@ class Architecture:
             **self._more_parameters(),
         }
         self.parameters = {name: value.to(device).requires_grad_() for name, value in start.items()}
-        self._pre: Tensor | None = None
 
     def _more_parameters(self) -> dict[str, Tensor]:
         return {}
@@ -126,13 +125,6 @@ class Architecture:
     def report(self, x: Tensor, scale: float) -> dict[str, float]:
         """Return what the architecture adds to a row of the history, for a scaled batch ``x``."""
         return {}
-
-    def _dense(self, centred: Tensor) -> Tensor:
-        """Pre-activations (tokens × features) without a graph, in a buffer kept from batch to batch."""
-        shape = (len(centred), self.n_features)
-        if self._pre is None or self._pre.shape != shape:
-            self._pre = torch.empty(shape, device=centred.device)
-        return torch.addmm(self.parameters["b_enc"], centred, self.parameters["W_enc"].T, out=self._pre)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load_state` needs to go on exactly."""

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from interptfm.errors import InputError
 from interptfm.sae import sparse
 from interptfm.sae.architecture import Architecture, Loss, require
+from interptfm.sae.selection import SMALLEST, Selection, kth_of_tokens
 
 # The inference threshold is the mean of the smallest kept activation over about this many batches.
 THRESHOLD_BATCHES = 100
@@ -40,15 +40,22 @@ class TopK(Architecture):
             )
         require(settings, "aux_coefficient", lambda value: value >= 0, "a number of at least 0")
 
-    def _largest(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        """Flat indices (ascending) and values of the entries that are kept."""
-        return sparse.largest_of_tokens(pre, self.settings["k"])
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.selection = Selection(self.n_features)
+
+    def _encoder(self) -> tuple[Tensor, Tensor]:
+        return self.parameters["W_enc"], self.parameters["b_enc"]
+
+    def _largest(self, centred: Tensor) -> tuple[Tensor, Tensor]:
+        """Flat indices (ascending) and values of the pre-activations that are kept."""
+        return self.selection.of_tokens(centred, *self._encoder(), self.settings["k"])
 
     def loss(self, x: Tensor, dead: Tensor, progress: float = 1.0) -> Loss:
         p = self.parameters
         with torch.no_grad():
             centred = x - p["b_dec"]
-            flat, values = self._largest(self._dense(centred))
+            flat, values = self._largest(centred)
             support = sparse.support_of(flat, len(x), self.n_features)
         kept = torch.relu(sparse.select(support, values, centred, p["W_enc"], p["b_enc"], p["b_dec"]))
         reconstruction, residual = self._reconstruct(x, kept, support)
@@ -85,16 +92,8 @@ class TopK(Architecture):
         """
         if not len(dead) or not self.settings["aux_coefficient"]:
             return residual.new_zeros(())
-        w_enc, b_enc, w_dec = (
-            self.parameters[name].index_select(0, dead) for name in ("W_enc", "b_enc", "W_dec")
-        )
-        pre = functional.linear(centred, w_enc, b_enc)
-        k_aux = max(1, self.d // 2)
-        if k_aux < len(dead):
-            smallest = pre.detach().topk(k_aux, dim=1, sorted=False).values.amin(1, keepdim=True)
-            pre = torch.where(pre >= smallest, pre, 0.0)
-        predicted = torch.relu(pre) @ w_dec
-        return (residual - predicted).square().sum(1).mean()
+        chosen = (self.parameters[name].index_select(0, dead) for name in ("W_enc", "b_enc", "W_dec"))
+        return _Auxiliary.apply(*chosen, centred, residual, min(max(1, self.d // 2), len(dead)))
 
     def _saved(self, values: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
         return "topk", {**values, "W_enc": values["W_enc"].T}, {"k": self.settings["k"]}
@@ -116,12 +115,10 @@ class BatchTopK(TopK):
         self.threshold_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.threshold_weight = torch.zeros((), dtype=torch.float64, device=self.device)
 
-    def _largest(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+    def _largest(self, centred: Tensor) -> tuple[Tensor, Tensor]:
         # On a CPU reading the tensor costs nothing; elsewhere the guess is not used.
-        floor = 0.0
-        if pre.device.type == "cpu":
-            floor = sparse.CANDIDATE_MARGIN * float(self.last_smallest)
-        return sparse.largest_of_batch(pre, self.settings["k"] * len(pre), floor)
+        guess = float(self.last_smallest) if centred.device.type == "cpu" else 0.0
+        return self.selection.of_batch(centred, *self._encoder(), self.settings["k"] * len(centred), guess)
 
     @torch.no_grad()
     def after_step(self, loss: Loss) -> None:
@@ -143,7 +140,7 @@ class BatchTopK(TopK):
     @torch.no_grad()
     def report(self, x: Tensor, scale: float) -> dict[str, float]:
         """L0 of the batch at the inference threshold, and that threshold in unscaled units."""
-        pre = self._dense(x - self.parameters["b_dec"])
+        pre = self.selection.product(x - self.parameters["b_dec"], *self._encoder())
         l0 = (pre > self.threshold.to(pre.dtype)).sum() / len(x)
         return {"l0_inference": float(l0), "threshold": float(self.threshold) / scale}
 
@@ -210,3 +207,29 @@ class Matryoshka(BatchTopK):
         parts = sparse.decode(kept, p["W_dec"], grouped).view(len(x), self._n_groups, self.d)
         residuals = (x - p["b_dec"])[:, None] - parts.cumsum(1)
         return residuals.square().sum((1, 2)).mean(), residuals[:, -1].detach()
+
+
+class _Auxiliary(torch.autograd.Function):
+    """Mean over tokens of ‖residual − code · w_dec‖², code: the k_aux largest relu(centred · w_encᵀ + b_enc).
+
+    Gradients to w_enc (dead × d), b_enc (dead,) and w_dec (dead × d); written out to pass over the
+    (tokens × d) and (tokens × dead) matrices as rarely as possible.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, w_enc: Tensor, b_enc: Tensor, w_dec: Tensor, centred: Tensor, residual: Tensor, k_aux: int
+    ) -> Tensor:
+        code = torch.addmm(b_enc, centred, w_enc.T)
+        code.masked_fill_(code < kth_of_tokens(code, k_aux).clamp_min(SMALLEST), 0.0)
+        error = torch.addmm(residual, code, w_dec, alpha=-1)
+        ctx.save_for_backward(w_dec, centred, code, error)
+        return torch.linalg.vector_norm(error).square() / len(centred)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        w_dec, centred, code, error = ctx.saved_tensors
+        factor = -2 * gradient / len(centred)
+        to_code = (error @ w_dec.T).masked_fill_(code == 0, 0.0)
+        to_encoder = (to_code.T @ centred).mul_(factor)
+        return to_encoder, to_code.sum(0) * factor, (code.T @ error).mul_(factor), None, None, None
