@@ -74,6 +74,35 @@ def test_the_error_is_within_its_bound(kind):
     assert (np.abs(approximate - exact) / bound).max() > 0.1
 
 
+class Misled(Selection):
+    """Approximations that are wrong by nearly the bound: too small where lowered, too large elsewhere."""
+
+    def __init__(self, lowered):
+        super().__init__(FEATURES, screened=True)
+        self.lowered = torch.from_numpy(lowered)
+
+    def _approximate(self, centred, weight, bias):
+        bound = 0.3 * torch.rand(TOKENS, 1, generator=torch.Generator().manual_seed(0)) + 0.5
+        harm = torch.where(self.lowered, -bound, bound) * (1 - 1e-3)
+        bits = (centred @ weight.T + bias + harm).bfloat16().view(torch.int16)
+        return bits.numpy(), bound.numpy(), np.ones((FEATURES, 1), np.float32)
+
+
+@pytest.mark.parametrize("factor", np.linspace(0.9, 1.2, 16))
+@pytest.mark.parametrize("share", [0.01, 1.0], ids=["the smallest", "all"])
+def test_no_error_within_the_bound_misleads(factor, share):
+    x, w, b = operands("random")
+    for by_token in (False, True):
+        keep, pre = expected(x, w, b, 7, by_token)
+        lowered = keep & (pre <= np.quantile(pre[keep], share))
+        search = Misled(lowered)
+        if by_token:
+            flat, _ = search.of_tokens(x, w, b, 7)
+        else:
+            flat, _ = search.of_batch(x, w, b, 7 * TOKENS, factor * float(pre[keep].min()))
+        assert flat.tolist() == np.flatnonzero(keep).tolist(), by_token
+
+
 def test_screening_narrows_the_candidates_down(monkeypatch):
     """At the published shape few entries are looked at twice, and the whole product is not taken again."""
     generator = torch.Generator().manual_seed(0)

@@ -187,7 +187,7 @@ class Trainer:
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        x = torch.from_numpy(self.buffer.batch()).to(self.device) * self.scale
+        x = self._on_device(self.buffer.batch()) * self.scale
         if self.step % DEAD_LIST_STEPS == 0:
             self.dead = torch.nonzero(self.since_fired >= settings["dead_after_tokens"]).squeeze(1)
         loss = self.model.loss(x, self.dead, self.step / self.steps)
@@ -201,6 +201,13 @@ class Trainer:
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.steps:
             self._log_row(x, loss, rate)
+
+    def _on_device(self, rows: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(rows)
+        if self.device == "cpu":
+            return tensor
+        # From pinned memory the copy queues up behind the GPU's work; otherwise the host would wait for it.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _log_row(self, x: Tensor, loss: Any, rate: float) -> None:
         total = float(loss.total.detach())
