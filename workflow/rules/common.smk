@@ -313,15 +313,15 @@ def stability_of(wildcards):
     return at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/stability.parquet")(wildcards)
 
 
-def stability_files():
-    """Return the summaries of stability of all arms that train dictionaries with further seeds."""
+def stability_files(names):
+    """Return the summaries of stability of those of the arms that train dictionaries with further seeds."""
     return [
         f"{arm_folder(name, 'dictionaries')}/dictionaries/{d['name']}/layer_{layer}/stability.json"
-        for name, arm in ARMS.items()
+        for name in names
         if not name or "dictionaries" in OWN[name]
-        for d in arm["dictionaries"]
+        for d in ARMS[name]["dictionaries"]
         if further_seeds(name, d["name"])
-        for layer in settings.dictionary_layers(arm, d)
+        for layer in settings.dictionary_layers(ARMS[name], d)
     ]
 
 

@@ -5,7 +5,8 @@ ABSORPTION = [
     f"{RUN}/absorption/{HEADLINE}/layer_{layer}.tsv" for layer in representation_layers("", HEADLINE)
 ]
 FRONTIER = ARMS[""]["extras"]["frontier"]
-STABILITY = stability_files()
+# Of the main arm, and of arms that train other dictionaries on its activations.
+STABILITY = stability_files([name for name in ARMS if "activations" not in OWN[name]])
 
 
 rule dictionary_quality:

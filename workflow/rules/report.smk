@@ -13,7 +13,10 @@ EXTRA_TARGETS = [
         for name in EXTRA_ARMS
         for path in layered("alignment/{dictionary}/layer_{layer}/summary.json", name)
     ),
-    *([f"{RUN}/recovery/curve.tsv", f"{RUN}/extras.html"] if STRENGTH_ARMS else []),
+    *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
+    *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
+    *STABILITY,
+    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY else []),
 ]
 
 
@@ -105,6 +108,7 @@ REPORT_INPUT = {
     "model_training": f"{RUN}/model/training.parquet",
     "recovery": RECOVERY_FILES,
     "absorption": ABSORPTION,
+    "stability": stability_files([""]),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -143,13 +147,13 @@ rule write_report:
         "../../scripts/write_report.py"
 
 
-if STRENGTH_ARMS:
+if f"{RUN}/extras.html" in EXTRA_TARGETS:
 
     rule write_extras_report:
         input:
             **{
                 **REPORT_INPUT,
-                "curve": f"{RUN}/recovery/curve.tsv",
+                "curve": f"{RUN}/recovery/curve.tsv" if STRENGTH_ARMS else [],
                 "stability": STABILITY,
                 "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
             },
