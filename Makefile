@@ -6,7 +6,8 @@ CORES ?= 2
 RUN ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test soak env lint readme clean
+# make soak-env builds what the oracles and benchmarks against other packages need.
+.PHONY: demo test soak soak-env env lint readme clean
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -29,7 +30,16 @@ demo: env
 test: lint
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
 
-soak: $(VENV)/.installed-test
+# sae-lens, dictionary-learning and sparsify; torchvision comes along unused and may not fit the torch at hand.
+$(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt
+	$(PYTHON) -m venv $(VENV)-soak
+	$(VENV)-soak/bin/pip install --quiet --progress-bar off -r envs/requirements-soak.txt
+	$(VENV)-soak/bin/pip uninstall --quiet --yes torchvision
+	@touch $@
+
+soak-env: $(VENV)-soak/.installed
+
+soak: $(VENV)/.installed-test $(VENV)-soak/.installed
 	$(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/.installed-test

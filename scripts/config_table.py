@@ -9,9 +9,9 @@ BEGIN, END = "<!-- config table: begin (make readme) -->\n", "<!-- config table:
 
 def updated(text: str) -> str:
     """Return ``text`` with the table between the markers made anew from the schema and the defaults."""
-    from interptfm import config
+    from interptfm import config, schema
 
-    table = config.table(
+    table = schema.table(
         config.load_yaml(ROOT / "workflow/schemas/config.schema.yaml"),
         config.load_yaml(ROOT / "config/config.yaml"),
     )

@@ -1,4 +1,4 @@
-"""Rule train_dictionary: a sparse dictionary of one layer's activations, measured on held-out blocks."""
+"""Rule train_dictionary: train (or import) the dictionary of one layer, measure it on held-out blocks."""
 
 
 def main(snakemake):
@@ -26,7 +26,15 @@ def main(snakemake):
         provenance = job.provenance(
             snakemake, dictionary=dict(params.dictionary), layer=params.layer, seed=params.seed
         )
-        stage.write(output.cfg, output.weights, output.training, output.metrics, result, provenance)
+        stage.write(
+            output.cfg,
+            output.weights,
+            output.training,
+            output.speed,
+            output.metrics,
+            result,
+            provenance,
+        )
         checkpoint.unlink(missing_ok=True)
 
 

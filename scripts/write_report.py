@@ -30,6 +30,10 @@ def main(snakemake):
             curve=given.get("curve") or None,
             headline=given.get("headline") or None,
             reading=dict(zip(params.reading, report.listed(given.reading), strict=True)),
+            absorption=dict(zip(params.layers, report.listed(given.get("absorption", [])), strict=False)),
+            has_graph=params.has_graph,
+            stability=report.listed(given.get("stability", [])),
+            frontier=given.get("frontier") or None,
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from interptfm import config as settings
+from interptfm import schema as schemas
 from interptfm.errors import InputError
 
 
@@ -26,16 +27,22 @@ def sheet_schema(root):
     return settings.load_yaml(root / "workflow/schemas/samples.schema.yaml")
 
 
-def leaves(schema, prefix=""):
-    """Yield (path, part, parent) of every key that the schema describes."""
-    for key, part in schema.get("properties", {}).items():
-        yield f"{prefix}{key}", part, schema
-        yield from leaves(part, f"{prefix}{key}.")
-        yield from leaves(part.get("items", {}), f"{prefix}{key}[].")
+def leaves(part, schema, prefix=""):
+    """Yield (path, part) of every key that the schema describes, branches of a union included."""
+    for key, inner in part.get("properties", {}).items():
+        inner = schemas.referred(inner, schema)
+        yield f"{prefix}{key}", inner
+        yield from leaves(inner, schema, f"{prefix}{key}.")
+        items = schemas.referred(inner.get("items", {}), schema)
+        yield from leaves(items, schema, f"{prefix}{key}[].")
+        for branch in items.get("oneOf", ()):
+            yield from leaves(schemas.referred(branch, schema), schema, f"{prefix}{key}[].")
 
 
 def test_every_key_is_described_typed_bounded_and_closed(schema):
-    for path, part, _ in leaves(schema):
+    for path, part in leaves(schema, schema):
+        if "const" in part:
+            continue
         assert part.get("description"), path
         assert {"type", "enum", "oneOf"} & set(part), path
         kinds = part.get("type", [])
@@ -47,18 +54,43 @@ def test_every_key_is_described_typed_bounded_and_closed(schema):
 
 
 def test_every_key_of_the_schema_has_a_default_and_the_reverse(schema, defaults):
-    settings.resolve(defaults, schema)
+    resolved = settings.resolve(defaults, schema)[""]
 
     def keys(part, value, prefix=""):
         assert set(part["properties"]) == set(value), prefix
         for key, inner in part["properties"].items():
             if "properties" in inner:
                 keys(inner, value[key], f"{prefix}{key}.")
-            elif "properties" in inner.get("items", {}):
-                for item in value[key]:
-                    keys(inner["items"], item, f"{prefix}{key}[].")
+
+    for dictionary in resolved["dictionaries"]:
+        _, branch = schemas.branch_of(dictionary, schema["$defs"]["dictionary"], schema)
+        assert set(dictionary) == {*schema["$defs"]["dictionary"]["properties"], *branch["properties"]}
 
     keys(schema, defaults)
+
+
+def test_defaults_of_the_schema_are_those_of_the_library(schema):
+    from interptfm.sae import training
+
+    for name, kind in training.ARCHITECTURES.items():
+        bare = {"dictionaries": [{"name": "x", "architecture": name}]}
+        (full,) = schemas.with_defaults(bare, schema)["dictionaries"]
+        library = {**training.COMMON, **kind.SETTINGS, "name": "x", "architecture": name}
+        assert full == library
+
+
+def test_a_mapping_is_laid_over_every_item_of_a_list(schema, defaults):
+    base = {"list": [{"a": 1, "b": 2}, {"a": 3}], "names": ["x"]}
+    merged = settings.merge(base, {"list": {"b": 5}, "names": {"y": 1}})
+    assert merged == {"list": [{"a": 1, "b": 5}, {"a": 3, "b": 5}], "names": {"y": 1}}
+    assert base["list"] == [{"a": 1, "b": 2}, {"a": 3}]
+    main, seeds = (settings.resolve(defaults, schema)[name]["dictionaries"] for name in ("", "seeds"))
+    assert seeds == [{**each, "layers": "last", "seeds": 3} for each in main]
+
+
+def test_layers_of_a_dictionary(defaults):
+    for given, expected in (("all", [1, 3]), ("last", [3]), ([3, 1], [1, 3])):
+        assert settings.dictionary_layers(defaults, {"name": "x", "layers": given}) == expected
 
 
 def test_readme_table_is_the_generated_one(root):
@@ -77,6 +109,7 @@ def changed(defaults, path, value):
     place = result
     for key in parents:
         place = place[int(key) if key.isdigit() else key]
+    last = int(last) if last.isdigit() else last
     if value is ...:
         del place[last]
     else:
@@ -107,6 +140,40 @@ BAD = [
         [7],
         "dictionary 'batchtopk': found layer 7, expected one of the extracted layers",
     ),
+    (
+        "dictionaries.0.l1_coefficient",
+        1,
+        "key 'dictionaries.0': found the key 'l1_coefficient', which architecture 'batchtopk' does not have",
+    ),
+    ("dictionaries.0.kk", 1, "found the key 'kk', which architecture 'batchtopk' does not have"),
+    (
+        "dictionaries.0.architecture",
+        "gated",
+        "found the key 'k', which architecture 'gated' does not have; expected of name, architecture, tokens",
+    ),
+    ("dictionaries.0.architecture", "vae", "found 'vae', expected one of batchtopk, topk, matryoshka"),
+    ("dictionaries.0.architecture", ..., "found no key 'architecture', expected it to be set"),
+    ("dictionaries.0.k", 1025, "dictionary 'batchtopk': found k 1025, expected at most n_features = 1024"),
+    ("dictionaries.0.training_tokens", 100, "found training_tokens 100, expected at least one batch"),
+    (
+        "dictionaries.0",
+        {"name": "m", "architecture": "matryoshka", "prefix_sizes": [64, 512]},
+        "dictionary 'm': found prefix_sizes [64, 512], expected rising numbers",
+    ),
+    ("dictionaries.0.layers", "first", "key 'dictionaries.0.layers': found 'first'"),
+    ("dictionaries.0.seeds", 0, "key 'dictionaries.0.seeds': found 0, expected at least 1"),
+    ("dictionaries.0.tokens", "cell", "found 'cell', expected one of gene, cls"),
+    (
+        "dictionaries.0",
+        {"name": "x", "architecture": "imported"},
+        "key 'dictionaries.0': found no key 'path', expected it to be set",
+    ),
+    (
+        "dictionaries.0",
+        {"name": "x", "architecture": "imported", "path": "nowhere/{layer}"},
+        "dictionary 'x': found no folder nowhere/1",
+    ),
+    ("dictionaries.0.tokens", "cls", "key 'dictionaries.0.tokens': found 'cls', expected 'gene'"),
     ("dictionaries", [], "key 'dictionaries': found [], expected"),
     ("features.thresholds", [0.5, 0.1], "found [0.5, 0.1], expected rising values"),
     ("model.nheads", 3, "key 'model.nheads': found 3, expected a divisor of embsize 128"),
@@ -173,9 +240,9 @@ def test_arms_repeat_what_they_change_and_what_follows(schema, defaults):
     assert settings.repeated_stages(arms[""], arms[""]) == set()
     assert settings.repeated_stages(arms[""], arms["untrained"]) == downstream
     assert settings.repeated_stages(arms[""], arms["strength_0"]) == set(settings.STAGES)
-    half = settings.merge(defaults, {"cells": {"genes": "half_a"}})
+    half = settings.merge(arms[""], {"cells": {"genes": "half_a"}})
     assert settings.repeated_stages(arms[""], half) == downstream
-    other = settings.merge(defaults, {"ontology": {"min_genes": 9}})
+    other = settings.merge(arms[""], {"ontology": {"min_genes": 9}})
     assert settings.repeated_stages(arms[""], other) == {"concepts", "alignment"}
 
 

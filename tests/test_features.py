@@ -308,6 +308,7 @@ def test_bad_input_is_named(tmp_path):
 
 def dictionary(folder, d=5, n=12, seed=0):
     from interptfm.sae import format as sae_format
+    from interptfm.sae.inference import Dictionary
 
     rng = np.random.default_rng(seed)
     weights = {
@@ -319,7 +320,7 @@ def dictionary(folder, d=5, n=12, seed=0):
     }
     weights = {name: value.astype(np.float32) for name, value in weights.items()}
     paths = folder / "cfg.json", folder / "sae_weights.safetensors"
-    sae_format.save(*paths, weights, {})
+    sae_format.save(*paths, Dictionary("jumprelu", weights))
     return weights, paths
 
 

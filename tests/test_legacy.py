@@ -90,6 +90,7 @@ def test_interpretable_is_f1_above_half_whatever_its_null(legacy, firing):
 
 def test_the_dictionary_sees_160000_tokens_in_batches_of_32(legacy):
     (dictionary,) = legacy["dictionaries"]
+    assert (dictionary["architecture"], dictionary["reconstruction"]) == ("standard", "norm")
     assert dictionary["training_tokens"] == 160_000 and dictionary["batch_tokens"] == 32
     assert dictionary["n_features"] == 8 * legacy["model"]["embsize"]
 

@@ -76,7 +76,14 @@ def entry_files(folder: Path, arm: str, representation: str, layer: int, shift: 
         )  # fmt: skip
         part = {"tokens": 100, "fvu": 0.2, "cosine": 0.9, "l0": 16.0, "l0_quantiles": [3, 16, 40],
                 "dead": 0.03, "dense": None}  # fmt: skip
+        part |= {"firing_rates": [0] * 12 + [3] * 12}
         documents["metrics"] = {"n_features": k, "validation": part, "test": part}
+        if not arm:
+            error = {"original": 2.0, "reconstruction": 2.1, "mean": 3.0, "zero": 4.0}
+            documents["quality"] = {
+                "head": "token", "cells": 9, "masked_tokens": 90, "error": error,
+                "recovered": {"mean": 0.9, "zero": None}, "fvu": {"visible": 0.1, "masked": 0.6},
+            }  # fmt: skip
     for key, table in tables.items():
         files[key] = str(folder / f"{key}.parquet")
         store.write_table(files[key], table)
@@ -185,7 +192,26 @@ def inputs(tmp_path_factory) -> dict:
         for s in (0, 0.5, 1, 2)
     ]  # fmt: skip
     store.write_table(folder / "curve.tsv", recovery.strength_curve(runs, terms, 1, 500))
+    absorbed = pd.DataFrame(
+        {"child_name": [EVIL], "parent_name": ["b"], "child_fires": [9], "silent_rate": [0.5],
+         "silent_rate_elsewhere": [0.25], "excess": [0.25]}
+    )  # fmt: skip
+    store.write_table(folder / "absorption.tsv", absorbed)
+    share = {"above": 0.6, "mean": 0.7}
+    store.write_json(
+        folder / "stability.json",
+        {"dictionary": "batchtopk", "layer": 1, "seeds": 3, "stable": 0.5,
+         "decoder": share, "firing": share, "chance": {"above": 0.0, "mean": 0.3}},
+    )  # fmt: skip
+    sweep = pd.DataFrame(
+        {"dictionary": ["a", "b", "c"], "architecture": ["batchtopk", "batchtopk", "gated"], "layer": 1,
+         "l0": [8.0, 16.0, 30.0], "fvu": [0.3, 0.2, 0.25]}
+    )  # fmt: skip
+    store.write_table(folder / "frontier.tsv", sweep)
     return {
+        "absorption": {1: str(folder / "absorption.tsv")},
+        "stability": [str(folder / "stability.json")],
+        "frontier": str(folder / "frontier.tsv"),
         "index": index,
         **representation_files(folder),
         "name": f"demo {EVIL}",
@@ -207,6 +233,25 @@ def inputs(tmp_path_factory) -> dict:
 def run(inputs) -> report.Run:
     arguments = dict(inputs)
     return report.read(arguments.pop("index"), **arguments)
+
+
+def test_dictionary_quality_shows_what_there_is(inputs, run):
+    section = sections.dictionary_quality(run)
+    assert [figure.name for figure in section.figures] == ["loss-recovered", "firing-rates", "frontier"]
+    tables = {table.name: table.frame for table in section.tables}
+    assert list(tables) == ["loss-recovered-errors", "absorption", "stability"]
+    assert tables["loss-recovered-errors"]["recovered_mean"].tolist() == [0.9, 0.9]
+    assert tables["stability"]["decoder_above"].tolist() == [0.6]
+    bare = dict(inputs) | {"absorption": {}, "stability": [], "frontier": None}
+    index = [{k: v for k, v in item.items() if k not in ("quality", "metrics")} for item in bare.pop("index")]
+    assert sections.dictionary_quality(report.read(index, **bare)) is None
+    no_graph = dict(inputs) | {"has_graph": False}
+    section = sections.dictionary_quality(report.read(no_graph.pop("index"), **no_graph))
+    assert section.prose == ["Absorption: not applicable: no graph."]
+    from interptfm.report import figures as drawn
+    from interptfm.sae import metrics
+
+    assert drawn.RATE_EDGES == metrics.RATE_EDGES
 
 
 @pytest.fixture(scope="module")
@@ -402,6 +447,7 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
     named = {k: inputs[k] for k in named} | {"reading": list(inputs["reading"].values())}
     params = {k: inputs[k] for k in ("index", "config", "samples", "simulated")} | {"run": "demo"}
     params["reading"] = list(inputs["reading"])
+    params |= {"layers": list(LAYERS), "has_graph": True}
     output = SimpleNamespace(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
     snakemake = SimpleNamespace(
         input=Given(**named, tables=tables, recovery=inputs["recovery_files"], curve=inputs["curve"]),

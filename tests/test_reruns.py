@@ -24,18 +24,18 @@ RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON
-ALIGNMENT = {"align"} | CHOICE
+ALIGNMENT = {"align", "absorption"} | CHOICE
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
 CONCEPTS = {"build_concepts"} | ALIGNMENT
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT
-DICTIONARY = {"train_dictionary"} | FEATURES
+DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
 ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
-ARM = MODEL - {"encode_neurons", "aggregate", "choose_layer"}
+ARM = MODEL - {"encode_neurons", "aggregate", "choose_layer", "dictionary_quality", "absorption"}
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -105,6 +105,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "dictionaries.0.aux_coefficient": (0.1, DICTIONARY),
     "dictionaries.0.dead_after_tokens": (1000, DICTIONARY),
     "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
+    "dictionaries.0.seeds": (3, {"train_seed", "stability"} | ALIGNMENT),
     "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
     "features.top_tokens": (10, {"aggregate"} | READING),
     "features.grid": ([0, 0.5], FEATURES | NEURONS),
@@ -124,17 +125,18 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "reading.n_top_genes": (10, READING),
     "reading.n_predicted": (5, READING),
     "reading.permutations": (30, READING),
-    # A control arm reruns its own tree: it has neither neurons' baseline nor cell aggregates, nor a choice.
+    # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
     "arms.untrained.model.init": ("svd_only", ARM),
     "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
     "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),
+    "extras.frontier": ([], set()),
     "environments.data": (sys.executable, set()),
     "fetch.manifest": ("config/samples.tsv", set()),
 }
 # Keys that name the run or other files; what those change has tests of its own, here or in test_config.py.
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
-    # One value each so far.
+    # Another architecture has other keys; the first dictionary is of gene tokens.
     *("dictionaries.0.architecture", "dictionaries.0.tokens"),
 }
 
@@ -161,6 +163,10 @@ EDITS: dict[str, set[str]] = {
     "sae/sparse.py": DICTIONARY | NEURONS,
     "features/": FEATURES | NEURONS,
     "alignment/": ALIGNMENT,
+    "dictionary_quality/": set(),  # each module below is one rule's own
+    "dictionary_quality/__init__.py": {"dictionary_quality", "absorption"} | REPORT,
+    "dictionary_quality/recovered.py": {"dictionary_quality"} | REPORT,
+    "dictionary_quality/absorption.py": {"absorption"} | REPORT,
     "stats.py": ALIGNMENT,
     "recovery.py": CHOICE,
     "headline.py": COMPARISON,
@@ -168,6 +174,7 @@ EDITS: dict[str, set[str]] = {
     "report/": REPORT,
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
     "config.py": set(),
+    "schema.py": set(),
     "dependencies.py": set(),
     "fetch.py": set(),
     "passes.py": set(),

@@ -14,10 +14,10 @@ from torch.nn import functional
 from interptfm import store
 from interptfm.errors import InputError
 from interptfm.sae import format as sae_format
-from interptfm.sae import metrics, sparse, stage, training
-from interptfm.sae.batchtopk import BatchTopK
+from interptfm.sae import metrics, selection, sparse, stage, training
 from interptfm.sae.buffer import TokenBuffer, selected_blocks, token_splits
-from interptfm.sae.inference import JumpReLU
+from interptfm.sae.inference import Dictionary
+from interptfm.sae.topk import BatchTopK
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def dense_loss(model, x, dead):
     p = {name: value.detach().clone().requires_grad_() for name, value in model.parameters.items()}
     pre = (x - p["b_dec"]) @ p["W_enc"].T + p["b_enc"]
     flat = torch.relu(pre).flatten()
-    values, index = flat.topk(model.k * len(x))
+    values, index = flat.topk(model.settings["k"] * len(x))
     code = torch.zeros_like(flat).scatter(0, index, values).view_as(pre)
     residual = x - code @ p["W_dec"] - p["b_dec"]
     total = residual.square().sum(1).mean()
@@ -101,7 +101,7 @@ def dense_loss(model, x, dead):
         top = pre[:, dead].topk(min(x.shape[1] // 2, len(dead)), dim=1)
         aux = torch.zeros(len(x), len(dead)).scatter(1, top.indices, torch.relu(top.values))
         error = residual.detach() - aux @ p["W_dec"][dead]
-        total = total + model.aux_coefficient * error.square().sum(1).mean()
+        total = total + model.settings["aux_coefficient"] * error.square().sum(1).mean()
     total.backward()
     return total.detach(), {name: value.grad for name, value in p.items()}, code.detach()
 
@@ -163,7 +163,7 @@ def test_selection_is_exact_whatever_the_guess(floor):
     pre[3, 4:9] = 1.25  # ties at the border
     pre[30, 4:9] = 1.25
     count = int((pre > 1.25).sum()) + 4
-    flat, values = sparse.largest_of_batch(pre, count, floor)
+    flat, values = selection.largest_of_batch(pre, count, floor)
     assert len(flat) == count and bool((flat.diff() > 0).all())
     assert values.sort().values.tolist() == pre.flatten().topk(count).values.sort().values.tolist()
     assert torch.equal(pre.flatten()[flat], values)
@@ -172,7 +172,7 @@ def test_selection_is_exact_whatever_the_guess(floor):
 def test_selection_with_too_few_positive_entries_keeps_them_all():
     pre = -torch.rand(20, 10)
     pre[4, 2], pre[7, 1] = 1.0, 2.0
-    flat, values = sparse.largest_of_batch(pre, 100, 0.3)
+    flat, values = selection.largest_of_batch(pre, 100, 0.3)
     assert flat.tolist() == [42, 71] and values.tolist() == [1.0, 2.0]
     model = small_model()
     with torch.no_grad():
@@ -226,8 +226,8 @@ def test_scale_folds_into_the_weights():
     model, scale = small_model(n=200), 3.7
     model.threshold_sum, model.threshold_weight = torch.tensor(1.3), torch.tensor(2.0)
     x = torch.randn(100, 16)
-    folded = JumpReLU(model.inference_weights(scale))
-    unfolded = JumpReLU(model.inference_weights(1.0))
+    folded = Dictionary(*model.inference_weights(scale))
+    unfolded = Dictionary(*model.inference_weights(1.0))
     z_scaled = unfolded.encode(x * scale)
     torch.testing.assert_close(folded.encode(x) * scale, z_scaled, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -239,8 +239,8 @@ def test_scale_folds_into_the_weights():
 
 
 def test_sparse_and_dense_inference_agree():
-    dictionary = JumpReLU(small_model(n=200).inference_weights(1.0))
-    dictionary = JumpReLU({**dictionary.weights, "threshold": np.full(200, 0.3, np.float32)})
+    _, weights, _ = small_model(n=200).inference_weights(1.0)
+    dictionary = Dictionary("jumprelu", {**weights, "threshold": np.full(200, 0.3, np.float32)})
     x = np.random.default_rng(0).standard_normal((50, 16)).astype(np.float32)
     dense, code = dictionary.encode(x), dictionary.encode_sparse(x)
     assert code.has_sorted_indices and 0 < code.nnz < 50 * 200 / 2
@@ -353,8 +353,8 @@ def recovered(tmp_path_factory):
         "learning_rate": 3e-3,
     }
     buffer = TokenBuffer([path], 0, [np.ones(20_000, bool)], 512, np.random.default_rng(0))
-    weights, history = training.train(buffer, settings, seed=0)
-    return truth, JumpReLU(weights), history, planted(4000, truth, rng)
+    dictionary, history, _ = training.train(buffer, settings, seed=0)
+    return truth, dictionary, history, planted(4000, truth, rng)
 
 
 def test_training_recovers_planted_atoms(recovered):
@@ -386,6 +386,12 @@ def test_metrics_are_those_of_the_definitions(recovered):
     assert quality["dense"] == pytest.approx((fired.mean(0) > 0.1).mean())
     expected = np.quantile(fired.sum(1), metrics.L0_QUANTILES, method="inverted_cdf")
     assert quality["l0_quantiles"] == expected.tolist()
+    rates = fired.mean(0)
+    assert sum(quality["firing_rates"]) == (rates > 0).sum()
+    edges = metrics.RATE_EDGES
+    assert edges[0] == 1e-6 and edges[-1] == 1 and len(quality["firing_rates"]) == len(edges) - 1
+    bin_ = int(np.searchsorted(edges, rates.max(), side="right")) - 1
+    assert quality["firing_rates"][bin_] > 0 and sum(quality["firing_rates"][bin_ + 1 :]) == 0
     empty = metrics.quality(dictionary, [])
     assert empty["tokens"] == 0 and empty["fvu"] is None
 
@@ -399,7 +405,8 @@ def test_resumed_training_equals_uninterrupted_training(files, tmp_path, buffer_
     # Features die after 3 batches, so that the auxiliary loss and its list take part.
     settings = {**SMALL, "n_features": 200, "k": 1, "dead_after_tokens": 3 * 256}
     options = {"buffer_bytes": buffer_bytes, "block_tokens": 100}
-    weights, history = training.train(make_buffer(files, **options), settings, seed=5)
+    dictionary, history, _ = training.train(make_buffer(files, **options), settings, seed=5)
+    weights = dictionary.weights
     assert history["dead"].max() > 0 and history["auxiliary"].max() > 0
 
     def killed_at(steps):
@@ -415,17 +422,17 @@ def test_resumed_training_equals_uninterrupted_training(files, tmp_path, buffer_
             progress=lambda steps, label, total: killed_at(steps),
         )  # fmt: skip
     assert torch.load(checkpoint, weights_only=True)["step"] == 21
-    resumed, resumed_history = training.train(make_buffer(files, **options), settings, 5, checkpoint)
+    resumed, resumed_history, _ = training.train(make_buffer(files, **options), settings, 5, checkpoint)
     for name, value in weights.items():
-        assert value.tobytes() == resumed[name].tobytes()
+        assert value.tobytes() == resumed.weights[name].tobytes()
     pd.testing.assert_frame_equal(history, resumed_history, check_exact=True)
 
     # A checkpoint of another seed, or a damaged one, is not continued.
-    anew, _ = training.train(make_buffer(files, **options), settings, 6, checkpoint)
-    assert not np.array_equal(anew["W_dec"], weights["W_dec"])
+    anew, *_ = training.train(make_buffer(files, **options), settings, 6, checkpoint)
+    assert not np.array_equal(anew.weights["W_dec"], weights["W_dec"])
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    restarted, _ = training.train(make_buffer(files, **options), settings, 5, checkpoint)
-    assert restarted["W_dec"].tobytes() == weights["W_dec"].tobytes()
+    restarted, *_ = training.train(make_buffer(files, **options), settings, 5, checkpoint)
+    assert restarted.weights["W_dec"].tobytes() == weights["W_dec"].tobytes()
 
 
 def test_auxiliary_loss_revives_dead_features():
@@ -469,7 +476,7 @@ def test_completed_settings():
     [
         ({"k": 33}, r"dictionaries\.k: found 33, expected a whole number from 1 to n_features = 32"),
         ({"k": 1.5}, r"dictionaries\.k: found 1\.5"),
-        ({"architecture": "gated"}, r"architecture: found 'gated', expected one of batchtopk"),
+        ({"architecture": "vae"}, r"architecture: found 'vae', expected one of batchtopk, topk"),
         ({"l1_coefficient": 1}, r"dictionaries\.l1_coefficient: found a key that architecture 'batchtopk'"),
         ({"training_tokens": 100}, r"training_tokens: found 100, expected at least batch_tokens = 256"),
         ({"n_features": 0}, r"n_features: found 0"),
@@ -527,13 +534,9 @@ def test_diverging_training_is_one_sentence(files):
 
 @pytest.fixture
 def folder(tmp_path):
-    weights = small_model(n=24).inference_weights(2.0)
-    sae_format.save(
-        tmp_path / "cfg.json",
-        tmp_path / "sae_weights.safetensors",
-        weights,
-        {"layer": 3, "model_digest": "x"},
-    )
+    origin = {"layer": 3, "model_digest": "x"}
+    dictionary = Dictionary(*small_model(n=24).inference_weights(2.0), origin)
+    sae_format.save(tmp_path / "cfg.json", tmp_path / "sae_weights.safetensors", dictionary)
     return tmp_path
 
 
@@ -556,8 +559,7 @@ def test_format_roundtrip_and_bytes(folder):
     assert dictionary.weights["W_enc"].shape == (16, 24)
     before = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
     assert set(before) == {"cfg.json", "sae_weights.safetensors"}
-    origin = {"layer": 3, "model_digest": "x"}
-    sae_format.save(folder / "cfg.json", folder / "sae_weights.safetensors", dictionary.weights, origin)
+    sae_format.save(folder / "cfg.json", folder / "sae_weights.safetensors", dictionary)
     assert before == {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
@@ -584,7 +586,9 @@ def test_damaged_dictionaries_are_one_sentence(folder):
     expect("found W_enc float32 .24, 16.", foreign, save({**tensors, "W_enc": tensors["W_enc"].T.copy()}))
     nan = np.full(24, np.nan, np.float32)
     expect("b_enc that are not finite", foreign, save({**tensors, "b_enc": nan}))
-    expect("architecture 'gated', expected 'jumprelu'", {**foreign, "architecture": "gated"})
+    expect("architecture 'vae', expected one of standard", {**foreign, "architecture": "vae"})
+    expect("found k None, expected a whole number", {**foreign, "architecture": "topk"})
+    expect("expected .*b_gate", {**foreign, "architecture": "gated"})
     expect("normalize_activations 'layer_norm'", {**foreign, "normalize_activations": "layer_norm"})
     expect("d_sae None", {k: v for k, v in foreign.items() if k != "d_sae"})
     cfg.write_text(good_cfg[:50])
@@ -608,10 +612,16 @@ def test_stage_trains_on_training_blocks_only_and_is_reproducible(files, tmp_pat
         result = stage.run([cells], files, 0, SMALL, np.random.default_rng(0), 1)
         out = tmp_path / name
         outputs = [
-            out / file for file in ("cfg.json", "sae_weights.safetensors", "training.parquet", "metrics.json")
-        ]
+            out / file
+            for file in (
+                "cfg.json", "sae_weights.safetensors", "training.parquet", "speed.parquet", "metrics.json"
+            )
+        ]  # fmt: skip
         stage.write(*outputs, result, {"rule": "dictionary"})
-        digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in outputs])
+        speed = store.read_table(out / "speed.parquet")
+        assert list(speed["step"]) == list(result.history["step"]) and (speed["tokens_per_second"] > 0).all()
+        same = [path for path in outputs if path.name != "speed.parquet"]
+        digests.append([hashlib.sha256(path.read_bytes()).hexdigest() for path in same])
     assert digests[0] == digests[1]
     dictionary = sae_format.load(tmp_path / "one")
     origin = dictionary.metadata
@@ -629,4 +639,4 @@ def test_stage_refuses_files_of_two_models(files, tmp_path):
         tmp_path / "o.zarr.zip", np.zeros((30, 16), np.float32), np.zeros(30, int), model="n"
     )
     with pytest.raises(InputError, match=r"o\.zarr\.zip: found model 'n', expected 'm'"):
-        stage._origin([*files, other])
+        stage._origin([*files, other], 0, "gene")

@@ -28,6 +28,9 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "activations/section_2/0.zarr.zip",
         "alignment/batchtopk/layer_1/summary.json",
         "alignment/neurons/layer_0/concepts.parquet",
+        "dictionaries/batchtopk/layer_1/quality.json",
+        "dictionaries/cells/layer_1/quality.json",
+        "absorption/batchtopk/layer_0.tsv",
         "arms/untrained/alignment/batchtopk/layer_1/concepts.parquet",
         "logs/align/batchtopk_0.log",
         "benchmarks/align/batchtopk_0.tsv",
@@ -161,3 +164,28 @@ def test_modules_load_without_the_heavy_packages(root):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_three_seeds_say_which_features_are_stable(project):
+    """The extras' arm with seeds: stability of both kinds, and ``stable`` in interpretable.parquet."""
+    import json
+
+    import pandas as pd
+
+    target = "results/tiny/arms/seeds/alignment/batchtopk/layer_1/interpretable.parquet"
+    done = snakemake(project, target, "results/tiny/frontier.tsv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = project / "results/tiny/arms/seeds/dictionaries/batchtopk/layer_1"
+    features = pd.read_parquet(folder / "stability.parquet").set_index("feature")
+    summary = json.loads((folder / "stability.json").read_text())
+    assert summary["seeds"] == 3 and summary["stable"] == features["stable"].mean()
+    interpretable = pd.read_parquet(project / target)
+    assert interpretable["stable"].notna().all()
+    expected = features["stable"].reindex(interpretable["feature"])
+    assert interpretable["stable"].astype(bool).tolist() == expected.tolist()
+    weights = [folder / name / "sae_weights.safetensors" for name in (".", "seed_2", "seed_3")]
+    assert len({path.read_bytes() for path in weights}) == 3
+    main = pd.read_parquet(project / "results/tiny/alignment/batchtopk/layer_1/interpretable.parquet")
+    assert main["stable"].isna().all()
+    frontier = pd.read_csv(project / "results/tiny/frontier.tsv", sep="\t", comment="#")
+    assert set(frontier["architecture"]) == {"batchtopk", "gated"} and (frontier["l0"] > 0).all()

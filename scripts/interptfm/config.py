@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import copy
 import csv
-import difflib
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from interptfm import fetch
 from interptfm.errors import InputError
+from interptfm.schema import check, with_defaults
 
 Config = dict[str, Any]
 
@@ -44,6 +44,10 @@ BASELINES = ("pca", "nmf", "random", "static", "expression_pca", "expression_nmf
 ONTOLOGY_FILES = {"obo_gaf": ("obo", "gaf"), "gprofiler_csv": ("table",), "gprofiler": ()}
 
 
+# Files of a dictionary's folder as SAELens and as dictionary_learning write them.
+IMPORTED = (("cfg.json", "sae_weights.safetensors"), ("config.json", "ae.pt"))
+
+
 def load_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader; :class:`InputError` names a missing or malformed file."""
     import yaml
@@ -56,61 +60,18 @@ def load_yaml(path: str | Path) -> Any:
         raise InputError(f"{path}: found malformed YAML ({' '.join(str(error).split())})") from None
 
 
-def check(value: Any, schema: dict[str, Any], name: str) -> None:
-    """Validate ``value`` against a JSON schema.
-
-    Raises
-    ------
-    InputError
-        One sentence on the most relevant violation: key, what was found, what was expected.
-    """
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(value), key=lambda e: (len(e.path), str(e.path)))
-    if errors:
-        raise InputError(f"{name}: {_sentence(errors[0])}")
-
-
-def _sentence(error: Any) -> str:
-    place = ".".join(str(part) for part in error.absolute_path)
-    where = f"key {place!r}: " if place else ""
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
-        unknown = next(key for key in error.instance if key not in known)
-        close = difflib.get_close_matches(str(unknown), known, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-        return f"{where}found the unknown key {unknown!r}; {hint}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        return f"{where}found no key {missing!r}, expected it to be set"
-    expected = {
-        "type": lambda: f"expected {_words(error.validator_value)}",
-        "enum": lambda: f"expected one of {_words(error.validator_value)}",
-        "minimum": lambda: f"expected at least {error.validator_value}",
-        "maximum": lambda: f"expected at most {error.validator_value}",
-        "exclusiveMinimum": lambda: f"expected more than {error.validator_value}",
-        "exclusiveMaximum": lambda: f"expected less than {error.validator_value}",
-        "pattern": lambda: f"expected a match of {error.validator_value}",
-        "oneOf": lambda: f"expected {error.schema.get('description', 'another value')}",
-    }.get(error.validator, lambda: f"expected {error.validator} {error.validator_value}")
-    return f"{where}found {error.instance!r}, {expected()}"
-
-
-def _words(values: Any) -> str:
-    return (
-        ", ".join("null" if v is None else str(v) for v in values)
-        if isinstance(values, list)
-        else str(values)
-    )
-
-
 def merge(base: Config, override: Config) -> Config:
-    """Return ``base`` with ``override`` laid over it: mappings key by key, everything else replaced."""
+    """Return ``base`` with ``override`` laid over it: mappings key by key, everything else replaced.
+
+    A mapping is laid over each mapping of a list: ``dictionaries: {k: 8}`` gives every dictionary this k.
+    """
     result = copy.deepcopy(base)
     for key, value in override.items():
-        if isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merge(result[key], value)
+        below = result.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            result[key] = merge(below, value)
+        elif isinstance(value, dict) and isinstance(below, list) and all(isinstance(b, dict) for b in below):
+            result[key] = [merge(item, value) for item in below]
         else:
             result[key] = copy.deepcopy(value)
     return result
@@ -134,6 +95,7 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
         that of an arm.
     """
     check(config, schema, "configuration")
+    config = with_defaults(config, schema)
     arms = {"": _ordered(config)}
     overrides = {**config["arms"], **config["extras"]["arms"]}
     for name, override in overrides.items():
@@ -150,10 +112,12 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
             raise InputError(
                 f"configuration: arm {name!r}: found the key 'model.backend', which an arm cannot change"
             )
-        arms[name] = _ordered(merge(config, override))
-        check(arms[name], schema, f"configuration: arm {name!r}")
+        merged = merge(config, override)
+        check(merged, schema, f"configuration: arm {name!r}")
+        arms[name] = _ordered(with_defaults(merged, schema))
     for name, settings in arms.items():
-        _check_between_keys(settings, f"configuration: arm {name!r}" if name else "configuration")
+        label = f"configuration: arm {name!r}" if name else "configuration"
+        _check_between_keys(settings, label, bool(name))
     return arms
 
 
@@ -164,7 +128,7 @@ def _ordered(value: Any) -> Any:
     return [_ordered(item) for item in value] if isinstance(value, list) else value
 
 
-def _check_between_keys(config: Config, name: str) -> None:
+def _check_between_keys(config: Config, name: str, arm: bool) -> None:
     shares = config["cells"]["split"]
     if abs(sum(shares.values()) - 1) > 1e-9:
         raise InputError(
@@ -179,7 +143,8 @@ def _check_between_keys(config: Config, name: str) -> None:
     thresholds = config["features"]["thresholds"]
     if thresholds != sorted(thresholds):
         raise InputError(f"{name}: key 'features.thresholds': found {thresholds}, expected rising values")
-    names = [dictionary["name"] for dictionary in config["dictionaries"]]
+    dictionaries = [*config["dictionaries"], *config["extras"]["frontier"]]
+    names = [dictionary["name"] for dictionary in dictionaries]
     for repeated in {n for n in names if names.count(n) > 1}:
         raise InputError(f"{name}: key 'dictionaries': found the name {repeated!r} twice, expected it once")
     ontology = config["ontology"]
@@ -196,8 +161,31 @@ def _check_between_keys(config: Config, name: str) -> None:
             raise InputError(
                 f"{name}: key 'environments.{family}': found no executable {python}, expected a Python"
             )
-    for dictionary in config["dictionaries"]:
-        dictionary_layers(config, dictionary, name)
+    if config["dictionaries"][0]["tokens"] != "gene":
+        raise InputError(
+            f"{name}: key 'dictionaries.0.tokens': found 'cls', expected 'gene' for the first dictionary, "
+            "which the report is about"
+        )
+    for dictionary in config["dictionaries"] if arm else dictionaries:
+        _check_sizes(dictionary, f"{name}: dictionary {dictionary['name']!r}")
+        for layer in dictionary_layers(config, dictionary, name):
+            imported_files(dictionary, layer, name)
+
+
+def _check_sizes(dictionary: Config, name: str) -> None:
+    n = dictionary.get("n_features", 0)
+    if dictionary.get("k", 0) > n:
+        raise InputError(f"{name}: found k {dictionary['k']}, expected at most n_features = {n}")
+    if dictionary.get("training_tokens", 0) < dictionary.get("batch_tokens", 0):
+        raise InputError(
+            f"{name}: found training_tokens {dictionary['training_tokens']}, expected at least one batch "
+            f"(batch_tokens = {dictionary['batch_tokens']})"
+        )
+    sizes = dictionary.get("prefix_sizes") or [n]
+    if sizes != sorted(set(sizes)) or sizes[-1] != n:
+        raise InputError(
+            f"{name}: found prefix_sizes {sizes}, expected rising numbers that end with n_features = {n}"
+        )
 
 
 def fetched_files(config: Config) -> Collection[str]:
@@ -256,8 +244,8 @@ def layers(config: Config, name: str = "configuration") -> list[int]:
 def dictionary_layers(config: Config, dictionary: Config, name: str = "configuration") -> list[int]:
     """Return the layers of one dictionary; :class:`InputError` for one that is not extracted."""
     extracted = layers(config, name)
-    if dictionary["layers"] == "all":
-        return extracted
+    if dictionary["layers"] in ("all", "last"):
+        return extracted if dictionary["layers"] == "all" else extracted[-1:]
     for layer in dictionary["layers"]:
         if layer not in extracted:
             raise InputError(
@@ -265,6 +253,22 @@ def dictionary_layers(config: Config, dictionary: Config, name: str = "configura
                 f"expected one of the extracted layers {extracted}"
             )
     return sorted(dictionary["layers"])
+
+
+def imported_files(dictionary: Config, layer: int, name: str = "configuration") -> list[str]:
+    """Return the files of an ``imported`` dictionary of one layer; empty for the other kinds."""
+    if dictionary["architecture"] != "imported":
+        return []
+    folder = Path(dictionary["path"].replace("{layer}", str(layer)))
+    label = f"{name}: dictionary {dictionary['name']!r}"
+    if not folder.is_dir():
+        raise InputError(f"{label}: found no folder {folder}, expected one of SAELens or dictionary_learning")
+    for files in IMPORTED:
+        paths = [folder / file for file in files]
+        if all(path.is_file() for path in paths):
+            return [str(path) for path in paths]
+    expected = " or ".join(" and ".join(files) for files in IMPORTED)
+    raise InputError(f"{label}: found neither in {folder}, expected {expected}")
 
 
 def repeated_stages(main: Config, arm: Config) -> set[str]:
@@ -358,26 +362,3 @@ def _only_match(folder: Path, pattern: str, name: str) -> Path:
     if len(matches) != 1:
         raise InputError(f"{name}: found {len(matches)} files {pattern}[.gz] in {folder}, expected one")
     return matches[0]
-
-
-def table(schema: dict[str, Any], defaults: Config) -> str:
-    """Return the Markdown table of all keys: key, default, meaning (for the README)."""
-    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
-    for key, description, default in _rows(schema, defaults, ""):
-        shown = json.dumps(default, ensure_ascii=False).replace("|", "\\|") if default is not ... else ""
-        lines.append(f"| `{key}` | {f'`{shown}`' if shown else ''} | {description} |")
-    return "\n".join(lines) + "\n"
-
-
-def _rows(schema: dict[str, Any], value: Any, prefix: str) -> Iterable[tuple[str, str, Any]]:
-    for key, part in schema["properties"].items():
-        path = f"{prefix}{key}"
-        inner = value[key] if isinstance(value, dict) and key in value else ...
-        if part.get("type") == "object" and "properties" in part:
-            yield path, part.get("description", ""), ...
-            yield from _rows(part, inner, f"{path}.")
-        elif part.get("type") == "array" and "properties" in part.get("items", {}):
-            yield path, part.get("description", ""), ...
-            yield from _rows(part["items"], inner[0] if inner else ..., f"{path}[].")
-        else:
-            yield path, part.get("description", ""), inner

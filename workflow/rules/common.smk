@@ -48,8 +48,10 @@ FETCHED = settings.fetched_files(config)
 OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items()}
 CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
+DICTIONARY_NAMES = sorted(
+    {d["name"] for arm in ARMS.values() for d in arm["dictionaries"] + arm["extras"]["frontier"]}
+)
 HEADLINE = config["dictionaries"][0]["name"]
-DICTIONARY_NAMES = sorted({d["name"] for arm in ARMS.values() for d in arm["dictionaries"]})
 # What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
 PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
@@ -68,6 +70,7 @@ wildcard_constraints:
     part=r"|\.added_\d+",
     layer=r"\d+",
     dictionary=choice([NEURONS, *BASELINES, *DICTIONARY_NAMES]),
+    number=r"\d+",
 
 
 def arm_name(wildcards):
@@ -129,14 +132,16 @@ def memory_of_cells(base_mb, per_input_mb):
 
 def training_memory(wildcards, input, attempt):
     """Resource function: the buffer of tokens, the cells' splits, and the batches in flight."""
-    buffer = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["buffer_bytes"] / 1e6
+    settings_of = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
+    buffer = settings_of.get("buffer_bytes", 0) / 1e6
     return int((2500 + buffer + 12 * megabytes(input.cells)) * 1.5 ** (attempt - 1))
 
 
 def training_minutes(wildcards, input, attempt):
     """Resource function: half an hour, 1,000 training tokens a second, and all held-out tokens once."""
-    tokens = dictionary_settings(arm_name(wildcards), wildcards.dictionary)["training_tokens"]
+    settings_of = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
     held_out = 0.5 * megabytes(input.activations) / 1000
+    tokens = settings_of.get("training_tokens", 0)
     return int((30 + tokens / 60_000 + held_out) * 2 ** (attempt - 1))
 
 
@@ -186,23 +191,35 @@ PASSES = {name: passes_of(name) for name in ARMS}
 
 
 def dictionary_settings(name, dictionary):
-    return next(d for d in ARMS[name]["dictionaries"] if d["name"] == dictionary)
+    known = ARMS[name]["dictionaries"] + ARMS[name]["extras"]["frontier"]
+    return next(d for d in known if d["name"] == dictionary)
+
+
+def gene_dictionaries(name):
+    """Return the names of an arm's dictionaries of gene tokens: features and alignment are about genes."""
+    return [d["name"] for d in ARMS[name]["dictionaries"] if d["tokens"] == "gene"]
 
 
 def representation_layers(name, dictionary):
-    """Return the layers of a dictionary, or of the neurons: all that any dictionary of the arm uses."""
+    """Return the layers of a dictionary, or of the neurons: all that a gene dictionary of the arm uses."""
     arm = ARMS[name]
     if dictionary != NEURONS:
         return settings.dictionary_layers(arm, dictionary_settings(name, dictionary))
-    return sorted({l for d in arm["dictionaries"] for l in settings.dictionary_layers(arm, d)})
+    return sorted({l for d in gene_dictionaries(name) for l in representation_layers(name, d)})
 
 
 def layered(pattern, name="", dictionaries=None):
-    """Return ``pattern`` for every dictionary of an arm and each of its layers."""
+    """Return ``pattern`` for every dictionary of an arm and each of its layers.
+
+    Of stages after ``dictionaries`` only dictionaries of gene tokens.
+    """
     stage = pattern.split("/")[0]
+    if dictionaries is None:
+        trained = [d["name"] for d in ARMS[name]["dictionaries"]]
+        dictionaries = trained if stage == "dictionaries" else gene_dictionaries(name)
     return [
         f"{arm_folder(name, stage)}/{pattern}".format(dictionary=dictionary, layer=layer)
-        for dictionary in dictionaries or [d["name"] for d in ARMS[name]["dictionaries"]]
+        for dictionary in dictionaries
         for layer in representation_layers(name, dictionary)
     ]
 
@@ -290,6 +307,70 @@ def samples_of_split(wildcards):
     return list(SAMPLES) if whole else [wildcards.sample]
 
 
+def imported(wildcards):
+    name = arm_name(wildcards)
+    dictionary = dictionary_settings(name, wildcards.dictionary)
+    return settings.imported_files(dictionary, int(wildcards.layer))
+
+
+def trained_settings(wildcards):
+    """Params function: a dictionary's settings without those that say where and how often."""
+    dictionary = dictionary_settings(arm_name(wildcards), wildcards.dictionary)
+    return {key: value for key, value in dictionary.items() if key not in ("layers", "seeds")}
+
+
+def dictionary_tokens(wildcards):
+    """Params function: the kind of tokens that a dictionary is of."""
+    return dictionary_settings(arm_name(wildcards), wildcards.dictionary)["tokens"]
+
+
+def further_seeds(name, dictionary):
+    """Return the numbers of a dictionary's seeds after the first; none unless 3 or more are trained."""
+    trained = dictionary_settings(name, dictionary)
+    if trained["seeds"] < 3 or trained["architecture"] == "imported":
+        return []
+    return list(range(2, trained["seeds"] + 1))
+
+
+def seed_weights(wildcards):
+    """Input function: the weights of a dictionary's further seeds, beside its own."""
+    numbers = further_seeds(arm_name(wildcards), wildcards.dictionary)
+    folder = f"{RUN}/{wildcards.arm}dictionaries/{wildcards.dictionary}/layer_{wildcards.layer}"
+    return [f"{folder}/seed_{number}/sae_weights.safetensors" for number in numbers]
+
+
+def stability_of(wildcards):
+    """Input function: the table that says which features are stable, where further seeds are trained."""
+    name = arm_name(wildcards)
+    untrained = (NEURONS, *BASELINES)
+    if wildcards.dictionary in untrained or not further_seeds(name, wildcards.dictionary):
+        return []
+    return at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/stability.parquet")(wildcards)
+
+
+def stability_files(names):
+    """Return the summaries of stability of those of the arms that train dictionaries with further seeds."""
+    return [
+        f"{arm_folder(name, 'dictionaries')}/dictionaries/{d['name']}/layer_{layer}/stability.json"
+        for name in names
+        if not name or "dictionaries" in OWN[name]
+        for d in ARMS[name]["dictionaries"]
+        if further_seeds(name, d["name"])
+        for layer in settings.dictionary_layers(ARMS[name], d)
+    ]
+
+
+def frontier_points():
+    """Return dictionary, architecture and layer of each gene dictionary of the main arm and of the sweep."""
+    main = ARMS[""]
+    return [
+        {"dictionary": d["name"], "architecture": d["architecture"], "layer": layer}
+        for d in main["dictionaries"] + main["extras"]["frontier"]
+        if d["tokens"] == "gene"
+        for layer in settings.dictionary_layers(main, d)
+    ]
+
+
 def ontology_files(wildcards):
     ontology = ARMS[arm_name(wildcards)]["ontology"]
     roles = settings.ONTOLOGY_FILES[ontology["source"]]
@@ -322,6 +403,7 @@ def report_index():
     entries = []
     shown = [("", d["name"]) for d in config["dictionaries"]] + [("", NEURONS)]
     shown += [(name, HEADLINE) for name in CONTROL_ARMS]
+    aligned = {*gene_dictionaries(""), NEURONS}
     for name, representation in shown:
         for layer in representation_layers(name, representation):
             place = f"{representation}/layer_{layer}"
@@ -330,7 +412,7 @@ def report_index():
                 "representation": representation,
                 "layer": layer,
             }
-            for table in ALIGNMENT_TABLES:
+            for table in ALIGNMENT_TABLES if representation in aligned else ():
                 suffix = "json" if table == "summary" else "parquet"
                 entry[table] = f"{arm_folder(name, 'alignment')}/alignment/{place}/{table}.{suffix}"
             if representation != NEURONS:
@@ -338,6 +420,8 @@ def report_index():
                 entry["training"] = f"{folder}/training.parquet"
                 entry["metrics"] = f"{folder}/metrics.json"
                 if not name:
+                    entry["quality"] = f"{folder}/quality.json"
+                if not name and representation in aligned:
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
             entries.append(entry)
     return entries

@@ -50,6 +50,7 @@ rule align:
         membership=at("concepts", "concepts/membership.npz"),
         terms=at("concepts", "concepts/terms.parquet"),
         genes=at("concepts", "concepts/genes.tsv"),
+        stability=stability_of,
         code=lib("job", "store", "alignment", "features", "stats"),
     output:
         pairs=f"{ALIGNMENT_FOLDER}/pairs.parquet",

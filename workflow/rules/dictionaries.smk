@@ -9,12 +9,14 @@ rule train_dictionary:
     input:
         cells=at_samples("cells", "cells/{sample}.h5ad"),
         activations=activations_of_layer,
+        imported=imported,
         code=lib("job", "store", "sae"),
     output:
         cfg=f"{DICTIONARY_FOLDER}/cfg.json",
         weights=f"{DICTIONARY_FOLDER}/sae_weights.safetensors",
         training=f"{DICTIONARY_FOLDER}/training.parquet",
         metrics=f"{DICTIONARY_FOLDER}/metrics.json",
+        speed=f"{RUN}/{{arm}}benchmarks/train_dictionary/{{dictionary}}_{{layer}}.parquet",
     log:
         f"{RUN}/{{arm}}logs/train_dictionary/{{dictionary}}_{{layer}}.log",
     benchmark:
@@ -26,11 +28,7 @@ rule train_dictionary:
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
-        dictionary=lambda wildcards: {
-            key: value
-            for key, value in dictionary_settings(arm_name(wildcards), wildcards.dictionary).items()
-            if key != "layers"
-        },
+        dictionary=trained_settings,
         layer=lambda wildcards: int(wildcards.layer),
         name="{dictionary}",
         seed=config["seed"],
@@ -54,7 +52,7 @@ rule encode:
     benchmark:
         f"{RUN}/{{arm}}benchmarks/encode/{{dictionary}}_{{layer}}.tsv"
     wildcard_constraints:
-        dictionary=choice(DICTIONARY_NAMES),
+        dictionary=choice(sorted({d for name in ARMS for d in gene_dictionaries(name)})),
     conda:
         "../../envs/model.yaml"
     threads: 1

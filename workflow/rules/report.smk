@@ -13,7 +13,10 @@ EXTRA_TARGETS = [
         for name in EXTRA_ARMS
         for path in layered("alignment/{dictionary}/layer_{layer}/summary.json", name)
     ),
-    *([f"{RUN}/recovery/curve.tsv", f"{RUN}/extras.html"] if STRENGTH_ARMS else []),
+    *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
+    *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
+    *STABILITY,
+    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY else []),
 ]
 
 
@@ -109,6 +112,8 @@ REPORT_INPUT = {
     "recovery": RECOVERY_FILES,
     "headline": f"{RUN}/alignment/headline.tsv",
     "reading": reading_files,
+    "absorption": ABSORPTION,
+    "stability": stability_files([""]),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -119,6 +124,8 @@ REPORT_PARAMS = {
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
+    "layers": representation_layers("", HEADLINE),
+    "has_graph": config["ontology"]["source"] == "obo_gaf",
     "simulated": SIMULATED_RUN,
     "reading": list(READING_FILES),
 }
@@ -146,11 +153,16 @@ rule write_report:
         "../../scripts/write_report.py"
 
 
-if STRENGTH_ARMS:
+if f"{RUN}/extras.html" in EXTRA_TARGETS:
 
     rule write_extras_report:
         input:
-            **{**REPORT_INPUT, "curve": f"{RUN}/recovery/curve.tsv"},
+            **{
+                **REPORT_INPUT,
+                "curve": f"{RUN}/recovery/curve.tsv" if STRENGTH_ARMS else [],
+                "stability": STABILITY,
+                "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
+            },
         output:
             report=f"{RUN}/extras.html",
             figures=directory(f"{RUN}/extras_figures"),

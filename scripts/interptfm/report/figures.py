@@ -32,6 +32,8 @@ KNOWN = {
 SPARE = ((SKY, "-", "P"), ("#8A6D00", "--", "X"), ("#000000", "-.", "*"))
 WIDTH = 7.4
 RASTER_ABOVE = 3_000
+# Bins of the firing rates that `sae.metrics` counts.
+RATE_EDGES = tuple(float(f"{10 ** (power / 4):.3g}") for power in range(-24, 1))
 INK, SOFT = "#1b2733", "#4a5866"
 
 
@@ -287,4 +289,57 @@ def strengths(name: str, curve: pd.DataFrame) -> str:
         )  # fmt: skip
         axis.set_xticks(sorted(curve["strength"].unique()))
         axis.legend(loc="best")
+        return svg.save(figure, name)
+
+
+def replaced_layers(name: str, frame: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Draw the model's error by layer; ``labels``: column (how the layer was replaced) → words."""
+    shapes = ((BLUE, "-", "o"), (VERMILION, "-", "D"), (ORANGE, "--", "s"), (GREY, ":", "^"))
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(WIDTH * 0.72, 3.1))
+        part = frame.sort_values("layer")
+        for (column, label), (colour, line, marker) in zip(labels.items(), shapes, strict=False):
+            axis.plot(part["layer"], part[column], linestyle=line, marker=marker, color=colour, label=label)
+        _whole_ticks(axis)
+        axis.set(xlabel="layer replaced", ylabel="squared error (bins²)", title="Masked expression")
+        figure.legend(loc="outside lower center", ncols=len(labels))
+        return svg.save(figure, name)
+
+
+def firing_rates(name: str, frame: pd.DataFrame) -> str:
+    """Draw features by firing rate; ``frame``: layer, rate (a bin's centre), features."""
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(WIDTH * 0.72, 2.9))
+        groups = list(frame.groupby("layer", sort=True))
+        shades = plt.get_cmap("cividis")(np.linspace(0.0, 0.85, len(groups)))
+        for shade, (layer, part) in zip(shades, groups, strict=True):
+            axis.plot(
+                part["rate"], part["features"], drawstyle="steps-mid", color=shade, label=f"layer {layer}"
+            )
+        axis.axvline(0.1, color=GREY, linestyle=":", linewidth=1.5)
+        axis.set_xscale("log")
+        axis.set(xlabel="share of test tokens on which a feature fires", ylabel="features", title="Firing")
+        axis.set_ylim(bottom=0)
+        if len(groups) > 1:
+            axis.legend()
+        return svg.save(figure, name)
+
+
+def frontier(name: str, frame: pd.DataFrame) -> str:
+    """Draw FVU against L0, one marker a dictionary; ``frame``: dictionary, architecture, l0, fvu."""
+    look = looks(list(dict.fromkeys(frame["architecture"])))
+    colours = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY)
+    with style() as plt:
+        figure, axis = plt.subplots(figsize=(WIDTH * 0.72, 3.3))
+        for i, (architecture, part) in enumerate(frame.groupby("architecture", sort=False)):
+            marker = look[architecture][2]
+            ordered = part.sort_values("l0")
+            axis.plot(
+                ordered["l0"], ordered["fvu"], "-", marker=marker, color=colours[i % len(colours)],
+                linewidth=1.0, markersize=6, label=architecture,
+            )  # fmt: skip
+        axis.set_xscale("log")
+        axis.set(xlabel="L0: active features a token", ylabel="FVU", title="Frontier")
+        axis.set_ylim(bottom=0)
+        axis.legend()
         return svg.save(figure, name)

@@ -16,7 +16,7 @@ from interptfm.errors import InputError
 MAIN_ARM = "main"
 NEURONS = "neurons"
 TABLES = ("concepts", "features", "null", "interpretable", "training", "top_tokens")
-DOCUMENTS = ("summary", "metrics")
+DOCUMENTS = ("summary", "metrics", "quality")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Entry:
     training: pd.DataFrame | None = None
     metrics: dict[str, Any] | None = None
     top_tokens: pd.DataFrame | None = None
+    quality: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Run:
     curve: pd.DataFrame | None = None
     headline: pd.DataFrame | None = None
     reading: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
+    dictionary_tables: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,13 +98,15 @@ class Run:
 
     def at(self, layer: int) -> dict[str, Entry]:
         """Return label → entry at ``layer``, the dictionary under test first."""
-        found = {self.label(entry): entry for entry in self.entries if entry.layer == layer}
+        aligned = [entry for entry in self.entries if entry.concepts is not None]
+        found = {self.label(entry): entry for entry in aligned if entry.layer == layer}
         return {name: found[name] for name in sorted(found, key=lambda name: name != "SAE")}
 
     @cached_property
     def comparisons(self) -> pd.DataFrame:
         """All terms compared at the chosen layer, arms that lack it named as such."""
-        labels = dict.fromkeys(self.label(entry) for entry in self.entries)
+        # A dictionary of <cls> tokens has no genes, hence no alignment.
+        labels = dict.fromkeys(self.label(entry) for entry in self.entries if entry.concepts is not None)
         here = self.at(self.layer)
         tables = {
             name: here[name].concepts if name in here else pd.DataFrame()
@@ -129,6 +133,10 @@ def read(
     curve: str | None = None,
     headline: str | None = None,
     reading: Mapping[str, str] | None = None,
+    absorption: Mapping[int, str] | None = None,
+    has_graph: bool = True,
+    stability: Sequence[str] = (),
+    frontier: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -142,6 +150,12 @@ def read(
         absent where the representation has no such file.
     qc, qc_figures
         One path a sample, in the order of ``samples``.
+    absorption
+        Table by layer of the main dictionary; ``has_graph``: whether the ontology is a graph.
+    stability
+        Summaries of dictionaries with several seeds.
+    frontier
+        Table of the sweep.
     recovery_files
         Programs, comparisons and summary, in this order; empty for real data.
     headline
@@ -196,6 +210,7 @@ def read(
         curve=store.read_table(curve) if curve else None,
         headline=store.read_table(headline) if headline else None,
         reading=_reading(reading) if reading else None,
+        dictionary_tables=_dictionary_tables(absorption or {}, has_graph, stability, frontier),
         provenance=dict(provenance or {}),
     )
 
@@ -203,6 +218,29 @@ def read(
 def _reading(paths: Mapping[str, str]) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     tables = {name: store.read_table(path) for name, path in paths.items() if name != "summary"}
     return tables, store.read_json(paths["summary"])
+
+
+def _dictionary_tables(
+    absorption: Mapping[int, str], has_graph: bool, stability: Sequence[str], frontier: str | None
+) -> dict[str, Any]:
+    tables: dict[str, Any] = {"has_graph": has_graph}
+    if absorption:
+        frames = [store.read_table(path).assign(layer=layer) for layer, path in absorption.items()]
+        tables["absorption"] = pd.concat([frame for frame in frames if len(frame)] or frames[:1])
+    if stability:
+        rows = []
+        for path in stability:
+            found = store.read_json(path)
+            parts = {
+                f"{name}_{key}": value
+                for name in ("decoder", "firing", "chance")
+                for key, value in found[name].items()
+            }
+            rows.append({key: found[key] for key in ("dictionary", "layer", "seeds", "stable")} | parts)
+        tables["stability"] = pd.DataFrame(rows)
+    if frontier:
+        tables["frontier"] = store.read_table(frontier)
+    return tables
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from interptfm import store
 from interptfm.errors import InputError
-from interptfm.sae.inference import JumpReLU
+from interptfm.sae.inference import SHARED, TENSORS, Dictionary
 
 CONFIG_NAME, WEIGHTS_NAME = "cfg.json", "sae_weights.safetensors"
 SAE_LENS_VERSION = "6.0.0"  # the format's version, not that of an installed package
@@ -27,28 +27,26 @@ FIXED = {
 }
 
 
-def save(
-    cfg_path: str | Path, weights_path: str | Path, weights: dict[str, np.ndarray], metadata: dict[str, Any]
-) -> None:
-    """Write a ``jumprelu`` dictionary; the same weights and metadata give the same bytes.
+def save(cfg_path: str | Path, weights_path: str | Path, dictionary: Dictionary) -> None:
+    """Write a dictionary; the same weights and metadata give the same bytes.
 
-    ``weights`` as in :class:`~interptfm.sae.inference.JumpReLU`. To load both with sae-lens they
-    must be named ``cfg.json`` and ``sae_weights.safetensors`` in one folder. ``metadata`` gains the
-    versions that SAELens looks for and the SHA-256 of the weights file.
+    To load both with sae-lens they must be named ``cfg.json`` and ``sae_weights.safetensors`` in one
+    folder. The metadata gain the versions that SAELens looks for and the SHA-256 of the weights file.
     """
     from safetensors.numpy import save as to_bytes
 
-    d_sae, d_in = weights["W_dec"].shape
-    content = to_bytes({name: np.ascontiguousarray(weights[name], np.float32) for name in JumpReLU.TENSORS})
+    names = TENSORS[dictionary.kind]
+    content = to_bytes({name: np.ascontiguousarray(dictionary.weights[name], np.float32) for name in names})
     config = {
-        "architecture": "jumprelu",
-        "d_in": d_in,
-        "d_sae": d_sae,
+        "architecture": dictionary.kind,
+        "d_in": dictionary.d,
+        "d_sae": dictionary.n_features,
+        **dictionary.options,
         **FIXED,
         "metadata": {
             "sae_lens_version": SAE_LENS_VERSION,
             "sae_lens_training_version": None,
-            **metadata,
+            **dictionary.metadata,
             "weights_sha256": hashlib.sha256(content).hexdigest(),
         },
     }
@@ -57,8 +55,8 @@ def save(
     store.write_json(cfg_path, config)
 
 
-def load(folder: str | Path, device: str = "cpu") -> JumpReLU:
-    """Load a ``jumprelu`` dictionary from a SAELens folder.
+def load(folder: str | Path, device: str = "cpu") -> Dictionary:
+    """Load a dictionary from a SAELens folder of one of the kinds in ``inference.TENSORS``.
 
     Raises
     ------
@@ -72,18 +70,23 @@ def load(folder: str | Path, device: str = "cpu") -> JumpReLU:
     _check_config(cfg_path, config)
     metadata = config.get("metadata") or {}
     weights = _read_weights(weights_path, metadata.get("weights_sha256"))
-    _check_weights(weights_path, weights, config["d_in"], config["d_sae"])
-    return JumpReLU(weights, metadata, device)
+    kind = config["architecture"]
+    check_weights(weights_path, kind, weights, config["d_in"], config["d_sae"])
+    options = {"k": config["k"]} if kind == "topk" else {}
+    return Dictionary(kind, weights, options, metadata, device)
 
 
 def _check_config(path: Path, config: Any) -> None:
     if not isinstance(config, dict):
         raise InputError(f"{path}: found a {type(config).__name__}, expected an object of settings")
-    expected = {"architecture": "jumprelu", **{key: FIXED[key] for key in FIXED if key != "device"}}
-    for key, value in expected.items():
-        if key not in config or config[key] != value:
-            raise InputError(f"{path}: found {key} {config.get(key)!r}, expected {value!r}")
-    for key in ("d_in", "d_sae"):
+    if config.get("architecture") not in TENSORS:
+        raise InputError(
+            f"{path}: found architecture {config.get('architecture')!r}, expected one of {', '.join(TENSORS)}"
+        )
+    for key in ("dtype", "apply_b_dec_to_input", "normalize_activations", "reshape_activations"):
+        if key not in config or config[key] != FIXED[key]:
+            raise InputError(f"{path}: found {key} {config.get(key)!r}, expected {FIXED[key]!r}")
+    for key in ("d_in", "d_sae", *(("k",) if config["architecture"] == "topk" else ())):
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise InputError(f"{path}: found {key} {config.get(key)!r}, expected a whole number above 0")
 
@@ -108,14 +111,10 @@ def _read_weights(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: found a damaged file ({error}), expected safetensors") from None
 
 
-def _check_weights(path: Path, weights: dict[str, np.ndarray], d_in: int, d_sae: int) -> None:
-    shapes = {
-        "W_enc": (d_in, d_sae),
-        "W_dec": (d_sae, d_in),
-        "b_enc": (d_sae,),
-        "b_dec": (d_in,),
-        "threshold": (d_sae,),
-    }
+def check_weights(path: Path, kind: str, weights: dict[str, np.ndarray], d_in: int, d_sae: int) -> None:
+    """Raise :class:`InputError` unless the tensors are those of the kind, in float32 and finite."""
+    shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
+    shapes |= {name: (d_sae,) for name in TENSORS[kind] if name not in SHARED}
     if set(weights) != set(shapes):
         raise InputError(
             f"{path}: found tensors {', '.join(sorted(weights))}, expected {', '.join(sorted(shapes))}"

@@ -16,10 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Candidates for the batch's top entries are searched above this share of the last batch's smallest
-# kept entry: low enough to hold all of them, high enough to spare a sort of the whole matrix.
-CANDIDATE_MARGIN = 0.9
-
 
 @dataclass(frozen=True)
 class Support:
@@ -69,39 +65,6 @@ def support_of(flat: Tensor, n_tokens: int, n_features: int) -> Support:
         by_feature=by_feature,
         feature_offsets=torch.searchsorted(feature[by_feature], columns),
     )
-
-
-def largest_of_batch(pre: Tensor, count: int, floor: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return flat indices (ascending) and values of the ``count`` largest positive entries of ``pre``.
-
-    Parameters
-    ----------
-    pre
-        float32 (tokens × features), contiguous.
-    count
-        How many to keep; fewer are returned where fewer are positive (on a GPU the rest comes back
-        with values ≤ 0, to spare a synchronisation).
-    floor
-        A guess of a value below the smallest kept entry. It saves time and never changes the
-        result: where too few entries lie above it, the search starts again at zero.
-    """
-    if pre.device.type != "cpu":
-        values, flat = torch.topk(pre.flatten(), count, sorted=False)
-        flat, order = torch.sort(flat)
-        return flat, values[order]
-    values = pre.numpy().reshape(-1)
-    candidates = np.flatnonzero(values > max(floor, 0.0))
-    if len(candidates) < count and floor > 0:
-        candidates = np.flatnonzero(values > 0)
-    kept = values[candidates]
-    if len(kept) > count:
-        smallest = np.partition(kept, len(kept) - count)[len(kept) - count]
-        chosen = kept >= smallest
-        surplus = int(chosen.sum()) - count
-        if surplus:
-            chosen[np.flatnonzero(kept == smallest)[-surplus:]] = False
-        candidates, kept = candidates[chosen], kept[chosen]
-    return torch.from_numpy(candidates), torch.from_numpy(kept)
 
 
 def select(

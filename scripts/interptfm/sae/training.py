@@ -14,19 +14,25 @@ from torch import Tensor
 
 from interptfm import store
 from interptfm.errors import InputError
-from interptfm.sae.batchtopk import BatchTopK
+from interptfm.sae.architecture import Architecture
 from interptfm.sae.buffer import TOKEN_KINDS, TokenBuffer
+from interptfm.sae.inference import Dictionary
+from interptfm.sae.jumprelu import JumpReLU
+from interptfm.sae.relu import Gated, Standard
+from interptfm.sae.topk import BatchTopK, Matryoshka, TopK
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-ARCHITECTURES = {"batchtopk": BatchTopK}
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    kind.NAME: kind for kind in (BatchTopK, TopK, Matryoshka, JumpReLU, Gated, Standard)
+}
 COMMON: dict[str, Any] = {
     "name": "main",
     "architecture": "batchtopk",
     "tokens": "gene",
-    "layers": None,
+    "layers": "all",
     "n_features": 1024,
     "training_tokens": 1_500_000,
     "batch_tokens": 2048,
@@ -34,10 +40,14 @@ COMMON: dict[str, Any] = {
     "warmup_fraction": 0.05,
     "decay_fraction": 0.2,
     "dead_after_tokens": None,
-    "buffer_bytes": 1e9,
+    "buffer_bytes": 1_000_000_000,
+    "seeds": 1,
 }
 # The dead list follows its definition within this many steps; rebuilding it makes a GPU wait.
 DEAD_LIST_STEPS = 16
+# Scaled losses have gradients far above this norm: all steps weigh alike in Adam's second moment, and the
+# large gradients of the start do not slow the rest of a short run down.
+GRADIENT_NORM = 1.0
 HISTORY_ROWS = 500
 MEDIAN_STEPS, MEDIAN_EPSILON = 100, 1e-6
 
@@ -89,6 +99,7 @@ def complete_settings(settings: dict[str, Any]) -> dict[str, Any]:
         full["training_tokens"] >= full["batch_tokens"],
         f"at least batch_tokens = {full['batch_tokens']}",
     )
+    full = architecture.completed(full)
     architecture.check(full, full["n_features"])
     return full
 
@@ -167,6 +178,8 @@ class Trainer:
         self.dead = torch.empty(0, dtype=torch.int64, device=device)
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self.speed: list[dict[str, float]] = []
+        self.started, self.first_step = time.monotonic(), 0
 
     def advance(self) -> None:
         """Take one optimisation step."""
@@ -174,19 +187,27 @@ class Trainer:
         rate = learning_rate(self.step, self.steps, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        x = torch.from_numpy(self.buffer.batch()).to(self.device) * self.scale
+        x = self._on_device(self.buffer.batch()) * self.scale
         if self.step % DEAD_LIST_STEPS == 0:
             self.dead = torch.nonzero(self.since_fired >= settings["dead_after_tokens"]).squeeze(1)
-        loss = self.model.loss(x, self.dead)
+        loss = self.model.loss(x, self.dead, self.step / self.steps)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
         self.model.before_step()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters.values(), GRADIENT_NORM)
         self.optimiser.step()
         self.model.after_step(loss)
         self.since_fired = torch.where(loss.fired, 0, self.since_fired + len(x))
         self.step += 1
         if self.step % self.log_every == 0 or self.step == self.steps:
             self._log_row(x, loss, rate)
+
+    def _on_device(self, rows: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(rows)
+        if self.device == "cpu":
+            return tensor
+        # From pinned memory the copy queues up behind the GPU's work; otherwise the host would wait for it.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _log_row(self, x: Tensor, loss: Any, rate: float) -> None:
         total = float(loss.total.detach())
@@ -195,6 +216,10 @@ class Trainer:
                 f"dictionaries.learning_rate: found {self.settings['learning_rate']}, with which the loss "
                 f"was no longer finite at step {self.step}, expected a smaller one"
             )
+        seconds = time.monotonic() - self.started
+        tokens = (self.step - self.first_step) * len(x)
+        # Times differ from run to run: apart from the history, which is the same bytes.
+        self.speed.append({"step": self.step, "seconds": seconds, "tokens_per_second": tokens / seconds})
         variance = (x - x.mean(0)).square().sum(1).mean()
         self.history.append(
             {
@@ -204,8 +229,7 @@ class Trainer:
                 **{name: float(value) for name, value in loss.parts.items()},
                 "fvu": float(loss.residual.square().sum(1).mean() / variance),
                 "l0": float(loss.kept) / len(x),
-                "l0_inference": float(self.model.l0(x)),
-                "threshold": float(self.model.threshold) / self.scale,
+                **self.model.report(x, self.scale),
                 "dead": int((self.since_fired >= self.settings["dead_after_tokens"]).sum()),
                 "learning_rate": rate,
             }
@@ -244,6 +268,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.since_fired, self.dead = state["since_fired"], state["dead"]
         self.buffer.seek(self.step)
+        self.started, self.first_step = time.monotonic(), self.step
         log.info("%s: resumed at step %d of %d", path, self.step, self.steps)
         return True
 
@@ -256,7 +281,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     device: str = "cpu",
     progress: Callable[[Iterable[int], str, int], Iterable[int]] | None = None,
-) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+) -> tuple[Dictionary, pd.DataFrame, pd.DataFrame]:
     """Train one dictionary.
 
     Parameters
@@ -279,12 +304,13 @@ def train(
 
     Returns
     -------
-    weights
-        Unscaled tensors for :class:`~interptfm.sae.inference.JumpReLU`.
+    dictionary
+        Acts on unscaled activations.
     history
         At most about 500 rows: step, tokens, loss and its parts (scaled units), fvu and l0 of the
-        batch, l0_inference (at the running threshold), threshold (unscaled), dead (count), learning
-        rate.
+        batch, what the architecture adds (threshold in unscaled units, …), dead (count), learning rate.
+    speed
+        At the same steps: seconds since the start (or the resumption) and tokens per second.
 
     Raises
     ------
@@ -303,8 +329,7 @@ def train(
     path = None if checkpoint_path is None else Path(checkpoint_path)
     if path is not None:
         trainer.resume(path)
-    started, first_step = time.monotonic(), trainer.step
-    saved = started
+    saved = time.monotonic()
     remaining: Iterable[int] = range(trainer.step, trainer.steps)
     if progress is not None:
         remaining = progress(remaining, f"dictionary {settings['name']}", len(remaining))
@@ -313,7 +338,9 @@ def train(
         if path is not None and time.monotonic() - saved >= checkpoint_seconds:
             trainer.save(path)
             saved = time.monotonic()
-    seconds = max(time.monotonic() - started, 1e-9)
-    tokens = (trainer.step - first_step) * settings["batch_tokens"]
+    seconds = max(time.monotonic() - trainer.started, 1e-9)
+    tokens = (trainer.step - trainer.first_step) * settings["batch_tokens"]
     log.info("dictionary %s: %d tokens, %.0f tokens/s", settings["name"], tokens, tokens / seconds)
-    return trainer.model.inference_weights(trainer.scale), pd.DataFrame(trainer.history)
+    kind, weights, options = trainer.model.inference_weights(trainer.scale)
+    dictionary = Dictionary(kind, weights, options, device=device)
+    return dictionary, pd.DataFrame(trainer.history), pd.DataFrame(trainer.speed)

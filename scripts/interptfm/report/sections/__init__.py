@@ -11,6 +11,7 @@ from interptfm.report.page import Section
 from interptfm.report.run import Run
 from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
+from interptfm.report.sections.dictionary_quality import dictionary_quality
 from interptfm.report.sections.overview import overview
 from interptfm.report.sections.reading import reading
 from interptfm.report.sections.recovery import recovery
@@ -22,6 +23,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     quality,
     model,
     dictionaries,
+    dictionary_quality,
     alignment,
     representations,
     reading,
