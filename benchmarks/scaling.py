@@ -97,6 +97,11 @@ class Setting:
             "read by encoding": everything,
             "read by aggregation": everything,
             "read by the neurons' baseline": everything,
+            # A dictionary and the neurons, each for its intervals.
+            "read by alignment": 2 * everything,
+            # PCA, NMF and random directions, fitted, encoded and aligned at one layer.
+            "read by the other representations": 9 * everything / len(self.layers),
+            "read by absorption": everything,
         }
 
     def seconds(self, device: str) -> dict[str, float | None]:
