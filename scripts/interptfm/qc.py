@@ -227,6 +227,7 @@ def _map(
 ) -> None:
     import numpy as np
     from matplotlib.lines import Line2D
+    from matplotlib.transforms import ScaledTranslation
 
     size = float(np.clip(16_000 / len(spatial), 0.3, 8.0))
     # The grey rest goes first, so that what has a colour lies on top of it.
@@ -240,13 +241,16 @@ def _map(
         Line2D([], [], marker="o", linestyle="", color=colours[k], markersize=5, label=labels[k])
         for k in labels
     ]
+    # Below the axis label, whatever the height of the map: a distance in points, not a share of it.
+    below = ScaledTranslation(0, -30 / 72, axes.figure.dpi_scale_trans)
     axes.legend(
         handles=handles,
         frameon=False,
         fontsize=7,
         ncols=2,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.16),
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=axes.transAxes + below,
         handletextpad=0.2,
         columnspacing=1.0,
     )

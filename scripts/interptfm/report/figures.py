@@ -306,6 +306,15 @@ def replaced_layers(name: str, frame: pd.DataFrame, labels: Mapping[str, str]) -
         return svg.save(figure, name)
 
 
+def _plain_log(axis: Axes) -> None:
+    """Make the x axis logarithmic, labelled by plain numbers: text in an SVG knows no powers."""
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
 def firing_rates(name: str, frame: pd.DataFrame) -> str:
     """Draw features by firing rate; ``frame``: layer, rate (a bin's centre), features."""
     with style() as plt:
@@ -317,7 +326,7 @@ def firing_rates(name: str, frame: pd.DataFrame) -> str:
                 part["rate"], part["features"], drawstyle="steps-mid", color=shade, label=f"layer {layer}"
             )
         axis.axvline(0.1, color=GREY, linestyle=":", linewidth=1.5)
-        axis.set_xscale("log")
+        _plain_log(axis)
         axis.set(xlabel="share of test tokens on which a feature fires", ylabel="features", title="Firing")
         axis.set_ylim(bottom=0)
         if len(groups) > 1:
@@ -338,7 +347,7 @@ def frontier(name: str, frame: pd.DataFrame) -> str:
                 ordered["l0"], ordered["fvu"], "-", marker=marker, color=colours[i % len(colours)],
                 linewidth=1.0, markersize=6, label=architecture,
             )  # fmt: skip
-        axis.set_xscale("log")
+        _plain_log(axis)
         axis.set(xlabel="L0: active features a token", ylabel="FVU", title="Frontier")
         axis.set_ylim(bottom=0)
         axis.legend()

@@ -50,7 +50,7 @@ def _bitshuffle(dtype: str) -> Any:
     """Exponents repeat, mantissas do not: shuffled by bit, activations shrink (float16: by a tenth)."""
     from zarr.codecs import BloscCodec
 
-    return BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=np.dtype(DTYPES[dtype]).itemsize)
+    return BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle", typesize=np.dtype(DTYPES[dtype]).itemsize)
 
 
 class ActivationWriter:

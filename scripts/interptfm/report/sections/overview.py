@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 
 from interptfm import __version__, stats
+from interptfm.headline import LABELS
 from interptfm.report.page import Section, Table, number
 from interptfm.report.run import Run
 from interptfm.report.sections.common import COMPARED, HOW, interval, model_kind, settings
+
+# The overview shows what a reviewer asks for first; all representations have a section of their own.
+ELSEWHERE = {label for name, label in LABELS.items() if name not in ("neurons", "expression_nmf")}
 
 
 def overview(run: Run) -> Section:
@@ -48,7 +52,11 @@ def _headlines(run: Run) -> list[Table]:
     if run.recovery is not None:
         found = run.recovery[1]
         found = found[(found["left"] == "SAE") & (found["scope"] == "planted programs")]
-        caption = f"Headline over planted programs: dictionary (SAE) at layer {run.layer}, test blocks."
+        found = found[~found["right"].isin(ELSEWHERE)]
+        caption = (
+            f"Headline over planted programs: dictionary (SAE) at layer {run.layer}, test blocks. All "
+            "representations: see Recovery of planted programs."
+        )
         tables.append(Table("headline-planted", caption, interval(found), COMPARED, rows=60))
     every = run.comparisons[run.comparisons["left"] == "SAE"]
     p = [
