@@ -68,6 +68,16 @@ def test_decoys_show_no_excess(demo):
     assert comparison(demo, "permuted membership", "decoys").lo < 0.05
 
 
+def test_the_model_keeps_its_predictions_through_the_dictionaries(demo):
+    for layer in (1, 3):
+        found = json.loads((demo / f"dictionaries/batchtopk/layer_{layer}/quality.json").read_text())
+        error = found["error"]
+        assert error["original"] < error["reconstruction"] < min(error["mean"], error["zero"]), error
+        assert found["recovered"]["mean"] > 0.6, found["recovered"]
+        metrics = json.loads((demo / f"dictionaries/batchtopk/layer_{layer}/metrics.json").read_text())
+        assert metrics["test"]["fvu"] < 0.05 and 12 < metrics["test"]["l0"] < 20, metrics["test"]
+
+
 def test_strength_0_shows_no_excess(project, demo):
     run(project, *STRENGTH_0)
     for path in STRENGTH_0:

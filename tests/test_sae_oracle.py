@@ -56,7 +56,11 @@ def test_sae_lens_loads_what_we_write(oracle, tmp_path):
         model = build(name)
         if name in ("batchtopk", "matryoshka"):
             model.threshold_sum, model.threshold_weight = torch.tensor(0.6), torch.tensor(2.0)
-        origin = {"model_digest": "m", "layer": 1, "hook_name": "h", "seed": 0}
+        # As the rule writes it: nested provenance, too.
+        origin = {
+            "model_digest": "m", "layer": 1, "hook_name": "h", "tokens_seen": 9, "seed": 0,
+            "training": {"architecture": name}, "provenance": {"rule": "r", "inputs": {"a": "b"}},
+        }  # fmt: skip
         written[name] = Dictionary(*model.inference_weights(1.7), origin)
         folder = tmp_path / name
         sae_format.save(folder / "cfg.json", folder / "sae_weights.safetensors", written[name])
