@@ -31,8 +31,8 @@ COSTS: dict[str, dict[str, float | None]] = {
 SOURCES = [
     "CPU core, extract: benchmarks/extraction.py --cells 96 --repeats 1, 15.1 cells a CPU second, written to "
     "the store, random weights of the whole-human shape, real CosMx cells, 2 shared x86 cores.",
-    "CPU core, train_dictionary: benchmarks/sae_training.py --threads 2 --steps 40, 39,700 tokens a second on "
-    "two threads (bfloat16 instructions at hand), quiet x86 cores.",
+    "CPU core, train_dictionary: benchmarks/sae_training.py --threads 2 --steps 40, 39,700 tokens a second "
+    "on two threads (bfloat16 instructions at hand), quiet x86 cores.",
 ]
 
 # Detected genes a cell, mean of the real CosMx NSCLC sample at hand (2,198 cells, 960 genes).
