@@ -28,7 +28,7 @@ demo: env
 	@echo "The report: $(CURDIR)/results/demo/report.html"
 
 test: lint
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile
 
 # sae-lens, dictionary-learning and sparsify; torchvision comes along unused and may not fit the torch at hand.
 $(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt

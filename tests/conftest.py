@@ -33,7 +33,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def project(root, tmp_path_factory) -> Path:
-    """A copy of the project in which the small workflow has run to its end; of xdist group ``workflow``."""
+    """A copy of the project in which the small workflow has run to its end."""
     from planning import snakemake
 
     folder = tmp_path_factory.mktemp("project")

@@ -75,7 +75,7 @@ def test_other_units_groups_and_random_groups():
     assert len(count) == 20 and set(count) == {100}
 
 
-@pytest.mark.parametrize(("unit", "size", "key"), [("cell", 150.0, "unit"), ("tile", 0.0, "size_um")])
+@pytest.mark.parametrize(("unit", "size", "key"), [("cells", 150.0, "unit"), ("tile", 0.0, "size_um")])
 def test_unknown_unit_and_size(unit, size, key):
     with pytest.raises(InputError, match=f"cells.blocks.{key}: found"):
         blocks.assign_blocks(np.zeros((3, 2)), np.ones(3), unit, size)

@@ -148,7 +148,6 @@ def test_an_arm_whose_model_is_no_block_gets_a_sentence(root, model):
         settings.resolve(configuration | {"arms": {"x": {"model": model}}}, schema)
 
 
-@pytest.mark.xdist_group("workflow")
 def test_the_workflow_plans_with_it(project, tmp_path):
     """The back end alone changes: model and cells stay, all that reads activations runs again."""
     overlays = {
@@ -168,7 +167,6 @@ def test_the_workflow_plans_with_it(project, tmp_path):
 
 
 @installed
-@pytest.mark.xdist_group("workflow")
 def test_the_rule_runs_with_it_in_the_python_of_its_family(project, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(project, folder)

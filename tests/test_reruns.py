@@ -17,8 +17,6 @@ from test_workflow import scripts_and_libraries
 from interptfm import config as settings
 from interptfm import dependencies
 
-pytestmark = pytest.mark.xdist_group("workflow")
-
 REPORT = {"write_report"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
