@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -82,8 +83,12 @@ class Agreement:
         placed = region != ""
         for j, name in enumerate(REGIONS):
             if not np.isnan(scores[:, j]).any():
-                self.add("AUROC, one against rest", name,
-                         lambda i, j=j, name=name: auroc(region[i] == name, scores[i, j]), placed)  # fmt: skip
+                self.add(
+                    "AUROC, one against rest",
+                    name,
+                    lambda i, j=j, name=name: auroc(region[i] == name, scores[i, j]),
+                    placed,
+                )
         self.add("accuracy", "all", lambda i: float((call[i] == region[i]).mean()), placed)
         outside = scores[:, REGIONS.index(TME)]
         if not np.isnan(outside).any():
@@ -106,8 +111,12 @@ class Agreement:
         known = shares.reindex(types).fillna(shares.mean())
         for name in REGIONS:
             score = known[name].to_numpy()
-            self.add("AUROC, one against rest, of cell types alone", name,
-                     lambda i, score=score, name=name: auroc(region[i] == name, score[i]), region != "")  # fmt: skip
+            self.add(
+                "AUROC, one against rest, of cell types alone",
+                name,
+                lambda i, score=score, name=name: auroc(region[i] == name, score[i]),
+                region != "",
+            )
 
     def markers(
         self,
@@ -224,7 +233,7 @@ def profiles(
     ``signed_um`` (cells,) distance to the tumour, negative within it; infinite or NaN cells are left out.
     """
     rows = []
-    for start, stop in zip(edges[:-1], edges[1:]):
+    for start, stop in itertools.pairwise(edges):
         cells = np.flatnonzero((signed_um >= start) & (signed_um < stop))
         if len(cells) < 2:
             continue

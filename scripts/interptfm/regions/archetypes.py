@@ -20,8 +20,9 @@ def archetypes(
     """Call units by the types in which they are significantly high.
 
     T = Σ effect × −log₁₀ q over significant tumour types with an effect above 0, E likewise over the other
-    types, I = min(T, E). Each score is turned into its share of units that do not exceed it; a unit is called by
-    the score in which it stands highest, if that share reaches ``quantile`` and the score is above 0.
+    types, I = min(T, E). Each score is turned into its share of units that do not exceed it; a unit is
+    called by the score in which it stands highest, if that share reaches ``quantile`` and the score is
+    above 0.
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ def compartment_scores(
             scores[:, j] = np.mean(parts, axis=0)
     if np.isnan(scores).all():
         raise InputError(
-            "regions: found no unit enriched in any cell type, expected at least one to call compartments by; "
-            "a larger regions.max_q or more units may help"
+            "regions: found no unit enriched in any cell type, expected at least one to call compartments "
+            "by; a larger regions.max_q or more units may help"
         )
     return scores
 

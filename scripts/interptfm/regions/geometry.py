@@ -39,8 +39,8 @@ def tumour_cells(
 ) -> tuple[np.ndarray, str]:
     """Return which cells are tumour, and how that was decided.
 
-    Types that match ``pattern`` (a regular expression, case ignored) decide. Where none does, a mixture of two
-    normal distributions is fitted to the markers' mean z-score, and the upper one is tumour.
+    Types that match ``pattern`` (a regular expression, case ignored) decide. Where none does, a mixture
+    of two normal distributions is fitted to the markers' mean z-score, and the upper one is tumour.
 
     Raises
     ------

@@ -31,7 +31,7 @@ def interface_claims(
     min_cells: int,
     generator: np.random.Generator,
 ) -> pd.DataFrame:
-    """Test each unit within each type that is not tumour: cells within ``interface_um`` against those farther.
+    """Test each unit within each type that is not tumour: cells within ``interface_um`` against farther ones.
 
     Activations become ranks within section × type × depth stratum, so neither type nor depth can tell near
     from far. The effect is the mean over blocks of (mean rank near − mean rank far), ranks from 0 to 1, a
@@ -51,7 +51,8 @@ def interface_claims(
 
     Returns
     -------
-    Frame with :data:`COLUMNS`; ``q`` over all units and types. Types that are not tested have a reason and no unit.
+    Frame with :data:`COLUMNS`; ``q`` over all units and types. Types that are not tested have a reason
+    and no unit.
     """
     tested, untested = [], []
     usable = keep & ~tumour & np.isfinite(distance)

@@ -170,7 +170,7 @@ def thin(
     Returns
     -------
     thinned, enough
-        CSR float32 with rows of sum ``depth``, or of zeros where a cell has fewer; and which cells had enough.
+        CSR float32 with rows of sum ``depth``, or of zeros where a cell has fewer; which cells had enough.
 
     Raises
     ------

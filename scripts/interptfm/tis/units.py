@@ -176,7 +176,8 @@ def obsm_units(paths: Sequence[str | Path], cells: Cells, key: str) -> tuple[np.
         present[known[known >= 0]] = True
     if activations is None or not present.any():
         raise InputError(
-            f"obsm {key!r}: found none of the cells by name, expected names such as {next(iter(place), '?')!r}"
+            f"obsm {key!r}: found none of the cells by name, expected names "
+            f"such as {next(iter(place), '?')!r}"
         )
     return activations, present
 
