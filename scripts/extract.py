@@ -27,6 +27,7 @@ def main(snakemake):
             params.layers,
             dtype=params.dtype,
             mantissa_bits=params.mantissa_bits,
+            gene_tokens=params.gene_tokens,
             mode=params.mode,
             max_length=params.max_length,
             batch_tokens=params.batch_tokens,

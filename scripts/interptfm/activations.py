@@ -164,6 +164,7 @@ def write_shard(
     *,
     dtype: str = "float16",
     mantissa_bits: int | None = None,
+    gene_tokens: bool = True,
     mode: str = "binned",
     max_length: int = 1200,
     batch_tokens: int = 16384,
@@ -175,8 +176,9 @@ def write_shard(
 
     counts: CSR (cells x genes) of the sample, raw; in_shard (cells,) bool. Cells without a gene that the
     model knows have neither tokens nor a `<cls>` row; the attribute `cells_without_tokens` counts them.
-    mantissa_bits: see `store.ActivationWriter`. `value` is what the model was given (the bin in mode
-    `binned`), `gene` the column of `counts`.
+    mantissa_bits: see `store.ActivationWriter`. gene_tokens: whether their states are written, or those of
+    `<cls>` only. `value` is what the model was given (the bin in mode `binned`), `gene` the column of
+    `counts`.
     """
     network = model.network
     layers = check_layers(layers, network.n_layers)
@@ -202,6 +204,6 @@ def write_shard(
     n_tokens = len(tokens.genes) - len(cells)
     d = network.config.embsize
     with store.ActivationWriter(
-        path, layers, n_tokens, len(cells), d, dtype, attributes, mantissa_bits
+        path, layers, n_tokens, len(cells), d, dtype, attributes, mantissa_bits, gene_tokens
     ) as writer:
         extract(network, tokens, cells, layers, writer, batch_tokens=batch_tokens, device=device)

@@ -35,7 +35,7 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # What an arm cannot change.
 MAIN_ONLY = (
     *("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"),
-    *("baselines", "reading"),
+    *("baselines", "reading", "tis", "regions"),
 )
 
 # Representations other than dictionaries and raw neurons: of activations, and of genes alone.
@@ -118,7 +118,96 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
     for name, settings in arms.items():
         label = f"configuration: arm {name!r}" if name else "configuration"
         _check_between_keys(settings, label, bool(name))
+    _check_units(arms)
     return arms
+
+
+def hides_genes(main: Config, arm: Config) -> bool:
+    """Tell whether an arm sees other genes than the main one: such an arm only serves a judge."""
+    return arm["cells"]["genes"] != main["cells"]["genes"]
+
+
+def _check_units(arms: dict[str, Config]) -> None:
+    main = arms[""]
+    for name, arm in arms.items():
+        if not arm["activations"]["gene_tokens"] and not hides_genes(main, arm):
+            where = f"configuration: arm {name!r}" if name else "configuration"
+            raise InputError(
+                f"{where}: key 'activations.gene_tokens': found false, expected true, since dictionaries are "
+                "trained on gene tokens"
+            )
+    names = [entry["name"] for entry in main["tis"]["units"]]
+    for repeated in {n for n in names if names.count(n) > 1}:
+        raise InputError(
+            f"configuration: key 'tis.units': found the name {repeated!r} twice, expected it once"
+        )
+    for entry in main["tis"]["units"]:
+        unit_layers(main, entry)
+    regions_layer(main)
+
+
+def unit_settings(config: Config, name: str) -> Config:
+    """Return the entry of ``tis.units`` with this name."""
+    found = [entry for entry in config["tis"]["units"] if entry["name"] == name]
+    if not found:
+        names = ", ".join(entry["name"] for entry in config["tis"]["units"])
+        raise InputError(f"configuration: key 'regions.units': found {name!r}, expected one of {names}")
+    return found[0]
+
+
+def unit_dictionary(config: Config, entry: Config) -> Config:
+    """Return the dictionary of an entry of ``tis.units``: the one named, or the first."""
+    dictionaries = {d["name"]: d for d in config["dictionaries"]}
+    name = entry.get("dictionary") or next(iter(dictionaries))
+    if name not in dictionaries:
+        raise InputError(
+            f"configuration: units {entry['name']!r}: found the dictionary {name!r}, "
+            f"expected one of {', '.join(dictionaries)}"
+        )
+    return dictionaries[name]
+
+
+def unit_layers(config: Config, entry: Config) -> list[int]:
+    """Return the layers of an entry of ``tis.units``; a matrix of obsm counts as layer 0.
+
+    Raises
+    ------
+    InputError
+        For a layer that is not there, a dictionary that is not, or a matrix without path or key.
+    """
+    if entry["source"] == "obsm":
+        for key in ("path", "key"):
+            if not entry.get(key):
+                raise InputError(
+                    f"configuration: units {entry['name']!r}: found no {key!r}, expected it for source obsm"
+                )
+        return [0]
+    if entry["source"] == "features":
+        available = dictionary_layers(config, unit_dictionary(config, entry))
+    else:
+        available = layers(config)
+    if entry["layers"] in ("all", "last"):
+        return available if entry["layers"] == "all" else available[-1:]
+    for layer in entry["layers"]:
+        if layer not in available:
+            raise InputError(
+                f"configuration: units {entry['name']!r}: found layer {layer}, expected one of {available}"
+            )
+    return sorted(entry["layers"])
+
+
+def regions_layer(config: Config) -> int:
+    """Return the layer of the units that compartments are called from."""
+    available = unit_layers(config, unit_settings(config, config["regions"]["units"]))
+    layer = config["regions"]["layer"]
+    if layer == "last":
+        return available[-1]
+    if layer not in available:
+        raise InputError(
+            f"configuration: key 'regions.layer': found {layer}, expected one of {available}, the layers of "
+            f"units {config['regions']['units']!r}"
+        )
+    return layer
 
 
 def _ordered(value: Any) -> Any:

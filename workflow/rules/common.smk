@@ -46,7 +46,11 @@ RUN = f"results/{config['run']}"
 MANIFEST = downloads.read_manifest(config["fetch"]["manifest"]) if config["fetch"]["enabled"] else {}
 FETCHED = settings.fetched_files(config)
 OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items()}
-CONTROL_ARMS = [name for name, override in config["arms"].items() if override is not None]
+CONTROL_ARMS = [
+    name
+    for name, override in config["arms"].items()
+    if override is not None and not settings.hides_genes(ARMS[""], ARMS[name])
+]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 DICTIONARY_NAMES = sorted(
     {d["name"] for arm in ARMS.values() for d in arm["dictionaries"] + arm["extras"]["frontier"]}
@@ -71,6 +75,7 @@ wildcard_constraints:
     layer=r"\d+",
     dictionary=choice([NEURONS, *BASELINES, *DICTIONARY_NAMES]),
     number=r"\d+",
+    units=choice(entry["name"] for entry in config["tis"]["units"]),
 
 
 def arm_name(wildcards):
@@ -482,6 +487,60 @@ def reading_files(wildcards):
 def slim_file(wildcards):
     slim = config["ontology"]["slim"]
     return {"slim": str(Path(config["data_root"], slim))} if slim else {}
+
+
+def serves(name, layer, hidden):
+    """Return an arm that TIS compares with, if there is one of this kind that has the layer, else nothing."""
+    if not config["arms"].get(name) or settings.hides_genes(ARMS[""], ARMS[name]) != hidden:
+        return ""
+    return name if layer in settings.layers(ARMS[name]) else ""
+
+
+def scored_units():
+    """Return (units, layer) of every table of the TIS."""
+    entries = config["tis"]["units"]
+    return [(entry["name"], layer) for entry in entries for layer in settings.unit_layers(ARMS[""], entry)]
+
+
+def unit_files(name, layer):
+    """Return the files that hold the activations of an entry of ``tis.units``."""
+    entry = settings.unit_settings(config, name)
+    if entry["source"] == "cls":
+        return activation_files("", [layer])
+    if entry["source"] == "obsm":
+        path = str(Path(config["data_root"], entry["path"]))
+        return list(dict.fromkeys(path.replace("{sample}", sample) for sample in SAMPLES))
+    dictionary = settings.unit_dictionary(config, entry)["name"]
+    return [f"{RUN}/features/{dictionary}/layer_{layer}/cells.zarr.zip"]
+
+
+def tis_inputs(wildcards):
+    """Input function: the units, those of the untrained arm, the held-out arm's states, the gene table."""
+    layer, found = int(wildcards.layer), {}
+    untrained = serves(config["tis"]["untrained_arm"], layer, False)
+    held_out = serves(config["tis"]["held_out_arm"], layer, True)
+    source = settings.unit_settings(config, wildcards.units)["source"]
+    if untrained and source == "cls":
+        found["untrained"] = activation_files(untrained, [layer])
+    if held_out and source != "obsm":
+        found["held_out"] = activation_files(held_out, [layer])
+        found["held_out_args"] = f"{arm_folder(held_out, 'model')}/model/args.json"
+    if config["tis"]["embedding"]:
+        found["embedding"] = str(Path(config["data_root"], config["tis"]["embedding"]))
+    return {**found, "units": unit_files(wildcards.units, layer)}
+
+
+def tis_settings(wildcards):
+    """Params function: how units are scored, and those of this space only."""
+    tis = {key: value for key, value in ARMS[""]["tis"].items() if key != "units"}
+    return {**tis, "space": settings.unit_settings(ARMS[""], wildcards.units)}
+
+
+def same_weights(wildcards):
+    """Params function: whether the held-out arm is the model under test, shown half of the genes."""
+    arm = ARMS.get(config["tis"]["held_out_arm"], {})
+    given = config["model"]["checkpoint"] is not None and config["model"]["init"] == "trained"
+    return given and arm.get("model") == ARMS[""]["model"]
 
 
 def python_of_rule():

@@ -61,6 +61,7 @@ rule extract:
         backend=setting("model.backend"),
         dtype=setting("activations.dtype"),
         mantissa_bits=setting("activations.mantissa_bits"),
+        gene_tokens=setting("activations.gene_tokens"),
         mode=setting("activations.mode"),
         max_length=setting("activations.max_length"),
         batch_tokens=setting("activations.batch_tokens"),

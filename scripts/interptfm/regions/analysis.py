@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from interptfm import job
-from interptfm.errors import InputError
 from interptfm.regions import agreement, archetypes, enrichment, geometry
 from interptfm.regions.geometry import INTERFACE, REGIONS, TUMOUR
 from interptfm.regions.interface import interface_claims
@@ -36,19 +35,8 @@ class Result:
 
 
 def top_units(table: pd.DataFrame, n: int, max_q: float) -> pd.DataFrame:
-    """Return the ``n`` units under test with the highest score among those with q below ``max_q``.
-
-    Raises
-    ------
-    InputError
-        If no unit is significant.
-    """
+    """Return the ``n`` units under test with the highest score among those with q below ``max_q``."""
     mine = table[(table["variant"] == UNITS) & (table["q"] < max_q)]
-    if mine.empty:
-        raise InputError(
-            f"regions: found no unit with q < {max_q:g} in the TIS table, expected some; "
-            "choose other units (regions.units, regions.layer)"
-        )
     order = ["tis_hard", "tis_soft", "unit"]
     return mine.sort_values(order, ascending=[False, False, True]).head(n).reset_index(drop=True)
 
@@ -75,10 +63,13 @@ def analyse(
     settings
         The ``regions`` block of the configuration.
 
+    Where no unit is significant, or none is enriched in a type, no cell is called and the summary's
+    ``status`` says so; geometric regions and composition are there all the same.
+
     Raises
     ------
     InputError
-        If no unit is significant, none is enriched, or nothing says which cells are tumour.
+        If nothing says which cells are tumour.
     """
 
     def generator(kind: str) -> np.random.Generator:
@@ -107,7 +98,9 @@ def analyse(
 
     types = np.where(tumour, TUMOUR, cells.types) if "marker score" in decided_by else cells.types
     tumour_types = sorted(set(types[tumour]))
-    if legacy:
+    if not chosen:
+        enriched = pd.DataFrame(columns=list(enrichment.COLUMNS))
+    elif legacy:
         enriched = enrichment.hypergeometric(active, chosen, types, fitted)
     else:
         enriched = enrichment.enrichment(
@@ -123,6 +116,8 @@ def analyse(
         distance, tumour, present, interface_um=settings["interface_um"], strata=settings["depth_strata"],
         min_cells=settings["min_cells"], generator=generator("interface"),
     )  # fmt: skip
+    if not (call != "").any():
+        log.warning("%s", _status(units))
 
     at = np.flatnonzero(judged)
     found = agreement.Agreement(cells.blocks[at], settings["bootstrap"], generator("agreement"))
@@ -135,6 +130,8 @@ def analyse(
     latent = judges.standardise(latent[at] if isinstance(latent, np.ndarray) else latent.tocsr()[at])
     found.continuity(latent, region[at], types[at])
     quantities = pd.DataFrame({f"p, {name}": probability[:, j] for j, name in enumerate(REGIONS)})
+    if np.isnan(probability).all():
+        quantities = quantities[[]]
     if not np.isnan(scores[:, REGIONS.index(INTERFACE)]).any():
         quantities["interface score"] = scores[:, REGIONS.index(INTERFACE)]
     tables = {
@@ -169,6 +166,15 @@ def analyse(
     return Result(frame, tables, _summary(tables, calls, settings, decided_by, split_used, tumour_types))
 
 
+def _status(units: pd.DataFrame) -> str:
+    """Say whether cells were called, and if not, why."""
+    if units.empty:
+        return "no cell is called: no unit has a significant score"
+    if not (units["call"].fillna("") != "").any():
+        return "no cell is called: no unit is significantly high in a cell type"
+    return "cells are called"
+
+
 def _summary(
     tables: Mapping[str, pd.DataFrame],
     calls: pd.DataFrame,
@@ -181,6 +187,7 @@ def _summary(
     claims, enriched = tables["interface"], tables["enrichment"]
     tested = claims[claims["unit"].notna()]
     return {
+        "status": _status(tables["units"]),
         "tumour_by": decided_by,
         "tumour_types": tumour_types,
         "n_units": len(tables["units"]),

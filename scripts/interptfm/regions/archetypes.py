@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from interptfm.errors import InputError
 from interptfm.regions.geometry import INTERFACE, REGIONS, TME, TUMOUR
 from interptfm.tis.scoring import Columns, column
 
@@ -61,11 +60,6 @@ def compartment_scores(
     """Return the mean z-score of the units called for each compartment, (cells × 3), as in ``REGIONS``.
 
     Units are standardised by the ``reference`` cells (bool). A compartment without units is NaN throughout.
-
-    Raises
-    ------
-    InputError
-        If no unit is called at all.
     """
     place = {int(name): i for i, name in enumerate(names)}
     scores = np.full((columns.shape[0], len(REGIONS)), np.nan)
@@ -77,22 +71,20 @@ def compartment_scores(
             parts.append((values - values[reference].mean()) / (spread if spread > 0 else 1.0))
         if parts:
             scores[:, j] = np.mean(parts, axis=0)
-    if np.isnan(scores).all():
-        raise InputError(
-            "regions: found no unit enriched in any cell type, expected at least one to call compartments "
-            "by; a larger regions.max_q or more units may help"
-        )
     return scores
 
 
 def call_cells(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return probabilities (softmax of the scores; 0 for a compartment without units), call and confidence.
 
-    The confidence is the probability of the call less that of the next.
+    The confidence is the probability of the call less that of the next. Without units for any compartment,
+    all are NaN and the call is empty.
     """
     from scipy.special import softmax
 
     present = ~np.isnan(scores).all(axis=0)
+    if not present.any():
+        return scores.copy(), np.full(len(scores), ""), np.full(len(scores), np.nan)
     probability = np.zeros(scores.shape)
     probability[:, present] = softmax(scores[:, present], axis=1)
     ranked = np.sort(probability, axis=1)

@@ -11,6 +11,7 @@ from interptfm import stats
 from interptfm.tis.scoring import Columns, column
 
 MAX_PERMUTATIONS = 50_000
+COLUMNS = ("unit", "cell_type", "n_cells", "ratio", "auc", "effect", "p", "p_min", "q", "n_blocks")
 
 
 def permutations_for(n_tests: int) -> int:
@@ -176,6 +177,6 @@ def hypergeometric(
         auc, _ = block_auc(values[:, None], code, len(labels))
         for j, label in enumerate(labels):
             rows.append((unit, label, sizes[j], ratio[j], auc[j, 0], effect[j], p[j], 0.0, 0))
-    names_of = ["unit", "cell_type", "n_cells", "ratio", "auc", "effect", "p", "p_min", "n_blocks"]
-    frame = pd.DataFrame(rows, columns=names_of).sort_values(["cell_type", "unit"], ignore_index=True)
-    return frame.assign(q=stats.benjamini_hochberg(frame["p"]))[[*names_of[:-1], "q", "n_blocks"]]
+    frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "q"])
+    frame = frame.sort_values(["cell_type", "unit"], ignore_index=True)
+    return frame.assign(q=stats.benjamini_hochberg(frame["p"]))[list(COLUMNS)]

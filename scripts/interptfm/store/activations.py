@@ -70,6 +70,8 @@ class ActivationWriter:
         Further attributes; ``layers``, ``dtype`` and the sizes are added.
     mantissa_bits
         Bits of the mantissa to keep of float16 and float32 values; None keeps all.
+    tokens
+        Whether to store the states of gene tokens; without them a file holds ``cls`` and the index arrays.
 
     Raises
     ------
@@ -87,6 +89,7 @@ class ActivationWriter:
         dtype: str,
         attributes: dict[str, Any],
         mantissa_bits: int | None = None,
+        tokens: bool = True,
     ) -> None:
         if dtype not in DTYPES:
             raise InputError(f"activations.dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -98,6 +101,7 @@ class ActivationWriter:
             d,
         )
         self.dtype, self.mantissa_bits = dtype, mantissa_bits
+        self.token_layers = self.layers if tokens else []
         self.attributes = {
             **attributes,
             "mantissa_bits": mantissa_bits,
@@ -116,7 +120,7 @@ class ActivationWriter:
         self._written: dict[str, int] = {}
         for name, dtype in INDEX_ARRAYS.items():
             self._create(name, (self.n_tokens,), dtype)
-        for layer in self.layers:
+        for layer in self.token_layers:
             self._create(
                 f"layer_{layer}",
                 (self.n_tokens, self.d),
@@ -144,7 +148,7 @@ class ActivationWriter:
         """Append tokens: ``gene``, ``cell``, ``value`` (n,) and per layer ``states[l]`` (n × d) float32."""
         for name, data in (("gene", gene), ("cell", cell), ("value", value)):
             self._append(name, np.asarray(data, INDEX_ARRAYS[name]))
-        for layer in self.layers:
+        for layer in self.token_layers:
             self._append(f"layer_{layer}", self._checked(states[layer], layer))
 
     def write_cls(self, start: int, states: np.ndarray) -> None:
@@ -239,12 +243,20 @@ class Activations:
 
     def cls(self, layer: int) -> np.ndarray:
         """Return the `<cls>` states of one layer, float32 (cells × d), rows as the sorted unique ``cell``."""
-        self._array(layer)
+        self._check_layer(layer)
         return decode(self._group["cls"][self.layers.index(layer)], self.dtype)
 
-    def _array(self, layer: int) -> zarr.Array:
+    def _check_layer(self, layer: int) -> None:
         if layer not in self.layers:
             raise InputError(f"{self.path}: found layers {self.layers}, expected layer {layer} among them")
+
+    def _array(self, layer: int) -> zarr.Array:
+        self._check_layer(layer)
+        if f"layer_{layer}" not in self._group:
+            raise InputError(
+                f"{self.path}: found `<cls>` states only, expected those of gene tokens; "
+                "it was extracted with activations.tokens off"
+            )
         return self._group[f"layer_{layer}"]
 
 

@@ -182,6 +182,42 @@ def obsm_units(paths: Sequence[str | Path], cells: Cells, key: str) -> tuple[np.
     return activations, present
 
 
+def listed(value: str | Sequence[str]) -> list[str]:
+    """Return one path or several as a list; Snakemake gives a lone named input as plain text."""
+    return [value] if isinstance(value, str) else [str(path) for path in value]
+
+
+def visible(genes: Sequence[str], hidden: set[str]) -> np.ndarray:
+    """Return which genes (bool) the held-out-gene arm saw.
+
+    Raises
+    ------
+    InputError
+        If it saw all or none of them: then nothing is left to judge by, or to see.
+    """
+    seen = np.array([gene not in hidden for gene in genes])
+    if seen.all() or not seen.any():
+        raise InputError(
+            f"tis.held_out_arm: found an arm that sees {seen.sum()} of {len(seen)} genes, expected a part of "
+            "them, so that the others can judge"
+        )
+    return seen
+
+
+def gene_table(path: str | Path) -> tuple[np.ndarray, list[str]]:
+    """Read a gene embedding: a table with the column ``gene`` and one numeric column a dimension."""
+    frame = store.read_table(path)
+    if "gene" not in frame or len(frame.columns) < 2:
+        raise InputError(f"{path}: found the columns {list(frame)[:4]}, expected 'gene' and dimensions")
+    try:
+        values = frame.drop(columns="gene").to_numpy(np.float32)
+    except ValueError:
+        raise InputError(f"{path}: found text among the dimensions, expected numbers") from None
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: found dimensions that are not finite, expected numbers")
+    return values, frame["gene"].astype(str).tolist()
+
+
 def read(
     setting: dict[str, Any], files: Sequence[str], cells: Cells, layer: int
 ) -> tuple[np.ndarray | sparse.csc_matrix, np.ndarray]:
@@ -190,7 +226,7 @@ def read(
     if source == "cls":
         return cls_units(files, cells, layer)
     if source == "features":
-        return feature_units(files[0], cells, setting["aggregate"])
+        return feature_units(files[0], cells, setting.get("aggregate") or "mean")
     if source == "obsm":
         return obsm_units(files, cells, setting["key"])
     raise InputError(f"tis.units: found source {source!r}, expected one of {', '.join(SOURCES)}")
