@@ -26,7 +26,7 @@ def with_interval(
     cells = np.arange(len(blocks))
     value = statistic(cells)
     if len(np.unique(blocks)) < 2 or np.isnan(value).all():
-        nothing = np.full(np.shape(value), np.nan)
+        nothing = value * np.nan
         return value, nothing, nothing
     lo, hi = stats.block_bootstrap(
         blocks, lambda weights: statistic(np.repeat(cells, weights)), draws, generator

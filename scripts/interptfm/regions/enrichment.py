@@ -107,7 +107,7 @@ def enrichment(
     keep
         (cells,) bool: the cells to use.
     quantile
-        Share of cells that count as high.
+        Cells from this quantile of a unit on count as high.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def enrichment(
         auc, weight = block_auc(units[mine], code[mine], len(labels))
         effects[i], weights[i] = 2 * auc - 1, weight[:, None]
     overall, _ = block_auc(units, code, len(labels))
-    high = units >= np.quantile(units, 1 - quantile, axis=0)
+    high = units >= np.quantile(units, quantile, axis=0)
     member = (code[:, None] == np.arange(len(labels))).astype(float)
     ratio = (member.T @ high) / high.sum(axis=0) / member.mean(axis=0)[:, None]
     tests = shape[0] * shape[1]

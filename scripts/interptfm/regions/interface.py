@@ -56,7 +56,7 @@ def interface_claims(
     """
     tested, untested = [], []
     usable = keep & ~tumour & np.isfinite(distance)
-    for cell_type in np.unique(types[keep & ~tumour]):
+    for cell_type in np.unique(types[keep & ~tumour]) if len(names) else ():
         cells = np.flatnonzero(usable & (types == cell_type))
         near = distance[cells] <= interface_um
         n_near, n_far = int(near.sum()), int((~near).sum())
