@@ -34,6 +34,14 @@ def main(snakemake):
             has_graph=params.has_graph,
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
+            microenvironments=report.read_microenvironments(
+                params.tis,
+                given.tis,
+                params.regions,
+                given.regions,
+                report.listed(given.tissue),
+                given.get("unit_recovery", []),
+            ),
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

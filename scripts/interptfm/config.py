@@ -123,14 +123,19 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
 
 
 def hides_genes(main: Config, arm: Config) -> bool:
-    """Tell whether an arm sees other genes than the main one: such an arm only serves a judge."""
+    """Tell whether an arm sees other genes than the main one."""
     return arm["cells"]["genes"] != main["cells"]["genes"]
+
+
+def serves_judge(arms: dict[str, Config], name: str) -> bool:
+    """Tell whether an arm is there for the held-out-gene judge only, and not compared by its concepts."""
+    return name == arms[""]["tis"]["held_out_arm"] or hides_genes(arms[""], arms[name])
 
 
 def _check_units(arms: dict[str, Config]) -> None:
     main = arms[""]
     for name, arm in arms.items():
-        if not arm["activations"]["gene_tokens"] and not hides_genes(main, arm):
+        if not arm["activations"]["gene_tokens"] and not (name and serves_judge(arms, name)):
             where = f"configuration: arm {name!r}" if name else "configuration"
             raise InputError(
                 f"{where}: key 'activations.gene_tokens': found false, expected true, since dictionaries are "

@@ -49,7 +49,7 @@ OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items
 CONTROL_ARMS = [
     name
     for name, override in config["arms"].items()
-    if override is not None and not settings.hides_genes(ARMS[""], ARMS[name])
+    if override is not None and not settings.serves_judge(ARMS, name)
 ]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 DICTIONARY_NAMES = sorted(

@@ -114,6 +114,10 @@ REPORT_INPUT = {
     "reading": reading_files,
     "absorption": ABSORPTION,
     "stability": stability_files([""]),
+    "tis": TIS_FILES,
+    "regions": list(REGION_FILES.values()),
+    "tissue": REGION_CELLS,
+    "unit_recovery": list(UNIT_RECOVERY_FILES.values()),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -128,6 +132,8 @@ REPORT_PARAMS = {
     "has_graph": config["ontology"]["source"] == "obo_gaf",
     "simulated": SIMULATED_RUN,
     "reading": list(READING_FILES),
+    "tis": SCORED_UNITS,
+    "regions": list(REGION_FILES),
 }
 
 

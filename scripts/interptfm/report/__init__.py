@@ -7,6 +7,7 @@ takes those frames; ``figures`` draws; ``page`` assembles. A further stage adds 
 
 from __future__ import annotations
 
+from interptfm.report.microenvironments import read as read_microenvironments
 from interptfm.report.page import Figure, Section, Table, render
 from interptfm.report.run import Entry, Run, listed, read, undeclared
 from interptfm.report.sections import SECTIONS, notice
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "listed",
     "read",
+    "read_microenvironments",
     "render",
     "undeclared",
 ]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from interptfm import recovery, store
 from interptfm.errors import InputError
+from interptfm.report.microenvironments import Microenvironments
 
 MAIN_ARM = "main"
 NEURONS = "neurons"
@@ -60,6 +61,7 @@ class Run:
     headline: pd.DataFrame | None = None
     reading: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     dictionary_tables: dict[str, Any] = field(default_factory=dict)
+    microenvironments: Microenvironments | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -137,6 +139,7 @@ def read(
     has_graph: bool = True,
     stability: Sequence[str] = (),
     frontier: str | None = None,
+    microenvironments: Microenvironments | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -162,6 +165,8 @@ def read(
         Table of all representations.
     reading
         Tables of the reading of features, and its ``summary``, by name.
+    microenvironments
+        Scores of units and what was called from them, read already.
 
     Raises
     ------
@@ -211,6 +216,7 @@ def read(
         headline=store.read_table(headline) if headline else None,
         reading=_reading(reading) if reading else None,
         dictionary_tables=_dictionary_tables(absorption or {}, has_graph, stability, frontier),
+        microenvironments=microenvironments,
         provenance=dict(provenance or {}),
     )
 

@@ -12,6 +12,7 @@ from interptfm.report.run import Run
 from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
 from interptfm.report.sections.dictionary_quality import dictionary_quality
+from interptfm.report.sections.microenvironments import interpretability, microenvironments
 from interptfm.report.sections.overview import overview
 from interptfm.report.sections.reading import reading
 from interptfm.report.sections.recovery import recovery
@@ -28,6 +29,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     representations,
     reading,
     recovery,
+    interpretability,
+    microenvironments,
 )
 
 
