@@ -145,7 +145,7 @@ def plan(setting: Setting, timeout_s: float = 300) -> tuple[dict[str, int], floa
         "run": "scaling",
         "model": {"embsize": WIDTH, "nheads": 8, "d_hid": WIDTH, "nlayers": LAYERS},
         "activations": {"layers": list(setting.layers)},
-        "arms": {"untrained": None, "svd_only": None},
+        "arms": {"untrained": None, "svd_only": None, "genes_a": None},
         "extras": {"arms": {"strength_0": None, "strength_0.5": None, "strength_2": None}},
     }
     with tempfile.TemporaryDirectory() as folder:

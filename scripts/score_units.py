@@ -23,6 +23,13 @@ def main(snakemake):
             held_out = table.HeldOut(states, seen, visible, bool(params.same_weights))
         if given.get("embedding"):
             embedding = units.gene_table(given.embedding)
+        kept = units.at_most(
+            cells, settings["max_cells"], job.generator(params.seed, "tis", params.name, layer, "cells")
+        )
+        if held_out is not None:
+            held_out = held_out.take(kept)
+        untrained = None if untrained is None else untrained[kept]
+        cells, columns, present = cells.take(kept), units.rows_of(columns, kept), present[kept]
         evaluation = table.Evaluation(
             cells, present, settings, seed=params.seed, name=f"{params.name} {layer}", threads=threads,
             embedding=embedding, held_out=held_out,

@@ -25,15 +25,20 @@ CHOICE = {"choose_layer"} | COMPARISON
 ALIGNMENT = {"align", "absorption"} | CHOICE
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
+UNIT_RECOVERY = {"recover_units"} | REPORT
+REGIONS = {"call_regions"} | UNIT_RECOVERY
+TIS = {"score_units"} | REGIONS
+SCORES = {"score_units"} | REPORT  # of a space that no compartment is called from
 CONCEPTS = {"build_concepts"} | ALIGNMENT
 NEURONS = {"encode_neurons"} | ALIGNMENT
-FEATURES = {"encode", "aggregate"} | ALIGNMENT
+FEATURES = {"encode", "aggregate"} | ALIGNMENT | SCORES
 DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
-ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS
+ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS | TIS
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
-ARM = MODEL - {"encode_neurons", "aggregate", "choose_layer", "dictionary_quality", "absorption"}
+UNTRAINED = MODEL - {"encode_neurons", "aggregate", "choose_layer", "dictionary_quality", "absorption"}
+ARM = UNTRAINED - (TIS - REPORT)
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -105,7 +110,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
     "dictionaries.0.seeds": (3, {"train_seed", "stability"} | ALIGNMENT),
     "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
-    "features.top_tokens": (10, {"aggregate"} | READING),
+    "features.top_tokens": (10, {"aggregate"} | READING | SCORES),
     "features.grid": ([0, 0.5], FEATURES | NEURONS),
     "alignment.permutations": (30, ALIGNMENT),
     "alignment.strata": (4, ALIGNMENT),
@@ -123,8 +128,49 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "reading.n_top_genes": (10, READING),
     "reading.n_predicted": (5, READING),
     "reading.permutations": (30, READING),
+    "tis.units": (
+        [
+            {"name": "cls", "source": "cls", "layers": "all"},
+            {"name": "features", "source": "features", "aggregate": "max", "layers": "last"},
+        ],
+        SCORES,
+    ),
+    "tis.similarity": ("spearman", TIS),
+    "tis.embedding": ("config/samples.tsv", TIS),
+    "tis.references": (5, TIS),
+    "tis.tasks": (60, TIS),
+    "tis.quantile": (0.3, TIS),
+    "tis.shuffles": (50, TIS),
+    "tis.controls": (9, TIS),
+    "tis.components": (5, TIS),
+    "tis.max_cells": (100, TIS),
+    "tis.bootstrap": (30, TIS),
+    "tis.matched.cell_type": (False, TIS),
+    "tis.matched.depth_strata": (2, TIS),
+    "tis.matched.depth_quantile": (0.2, TIS),
+    "tis.untrained_arm": (None, TIS),
+    "tis.held_out_arm": (None, TIS),
+    "tis.legacy": (True, TIS),
+    "regions.units": ("features", REGIONS),
+    "regions.layer": (0, REGIONS),
+    "regions.tumour.types": ("cancer", REGIONS),
+    "regions.tumour.markers": (["EPCAM"], REGIONS),
+    "regions.interface_um": (20, REGIONS),
+    "regions.top_units": (20, REGIONS),
+    "regions.max_q": (0.1, REGIONS),
+    "regions.high_quantile": (0.7, REGIONS),
+    "regions.call_quantile": (0.5, REGIONS),
+    "regions.depth_strata": (2, REGIONS),
+    "regions.min_cells": (6, REGIONS),
+    "regions.markers.tumour": (["EPCAM"], REGIONS),
+    "regions.markers.immune": (["PTPRC"], REGIONS),
+    "regions.markers.stroma": (["DCN"], REGIONS),
+    "regions.markers.endothelium": (["VWF"], REGIONS),
+    "regions.bootstrap": (30, REGIONS),
+    "regions.legacy": (True, REGIONS),
     # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
-    "arms.untrained.model.init": ("svd_only", ARM),
+    "arms.untrained.model.init": ("svd_only", UNTRAINED),
+    "arms.genes_a.cells.genes": ("half_b", {"build_model", "extract"} | TIS),
     "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
     "extras.arms.strength_2": ({"simulate": {"strength": 2}}, set()),
     "extras.frontier": ([], set()),
@@ -135,6 +181,8 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
     # Another architecture has other keys; the first dictionary is of gene tokens.
+    "activations.gene_tokens",  # off, it is an error in any arm but that of a judge
+    # One value each so far.
     *("dictionaries.0.architecture", "dictionaries.0.tokens"),
 }
 
@@ -166,6 +214,10 @@ EDITS: dict[str, set[str]] = {
     "dictionary_quality/recovered.py": {"dictionary_quality"} | REPORT,
     "dictionary_quality/absorption.py": {"absorption"} | REPORT,
     "stats.py": ALIGNMENT,
+    "stats.py": ALIGNMENT | TIS,
+    "tis/": TIS,
+    "regions/": REGIONS,
+    "unit_recovery.py": UNIT_RECOVERY,
     "recovery.py": CHOICE,
     "headline.py": COMPARISON,
     "reading/": READING,
@@ -274,7 +326,8 @@ def test_another_layer_runs_that_layer_only(plans_of_keys):
     jobs = dict(plans_of_keys["activations.layers"])
     assert jobs.pop("align") == 2  # of the dictionary and of the neurons
     assert jobs.pop("extract") == 2
-    assert set(jobs) == ACTIVATIONS - {"align", "extract"} and set(jobs.values()) == {1}
+    assert jobs.pop("score_units") == 2  # of <cls>, and of the features of what is now the last layer
+    assert set(jobs) == ACTIVATIONS - {"align", "extract", "score_units"} and set(jobs.values()) == {1}
 
 
 def test_another_layer_leaves_the_files_of_the_others(project, tmp_path):
@@ -310,7 +363,7 @@ def from_files(project):
         "simulate": {"enabled": False},
         "ontology": {"obo": obo, "gaf": gaf},
         "model": {"checkpoint": "results/tiny/model"},
-        "arms": {"untrained": None, "svd_only": None},
+        "arms": {"untrained": None, "svd_only": None, "genes_a": None},
     }
     header = "sample\tpath\tformat\tdonor\tpixel_size_um\tcell_types\tshards\n"
     rows = [f"section_{i}\tsection_{i}\tcosmx\td{i}\t0.18\tsection_{i}/cell_types.csv\t1\n" for i in (1, 2)]
@@ -335,7 +388,7 @@ def test_another_sample_runs_its_own_jobs_and_what_pools(from_files):
     assert found["nothing"] == {}
     stages = {rule: n for rule, n in found["stages"].items() if rule not in ("cells", "activations")}
     assert stages == {"ingest": 1, "extract": 1}, "the new sample's, and nobody else's"
-    pooled = CELLS - {"ingest", "extract", "recover"}
+    pooled = CELLS - {"ingest", "extract", "recover", "recover_units"}
     assert isinstance(found["all"], dict), found["all"]
     assert set(found["all"]) == pooled | {"ingest", "extract"}
     assert found["all"]["ingest"] == found["all"]["extract"] == 1

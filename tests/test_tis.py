@@ -548,3 +548,15 @@ def test_seeds_of_units_are_their_own(tissue):
     both = judge.score(np.column_stack([noise, program]), ["a", "b", "c"])
     alone = judge.score(program[:, None], ["c"])
     assert both["hard"][2] == alone["hard"][0]
+
+
+def test_a_limit_of_cells_draws_them_over_all_sections(tissue):
+    cells, program = tissue
+    kept = units.at_most(cells, 200, np.random.default_rng(22))
+    some = cells.take(kept)
+    assert len(kept) == len(set(kept)) == 200 == len(some.obs) and set(some.section) == {"s0", "s1"}
+    assert (some.counts != cells.counts[kept]).nnz == 0 and (np.diff(kept) > 0).all()
+    assert (units.rows_of(program[:, None], kept)[:, 0] == program[kept]).all()
+    thin = units.rows_of(sparse.csc_matrix(program[:, None]), kept)
+    assert thin.format == "csc" and (thin.toarray()[:, 0] == program[kept]).all()
+    assert len(units.at_most(cells, None, np.random.default_rng(0))) == len(program)

@@ -32,12 +32,19 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "arms/untrained/alignment/batchtopk/layer_1/concepts.parquet",
         "logs/align/batchtopk_0.log",
         "benchmarks/align/batchtopk_0.tsv",
+        "tis/cls/layer_0/units.parquet",
+        "tis/features/layer_1/summary.json",
+        "regions/section_2.parquet",
+        "regions/interface.parquet",
+        "recovery/unit_claims.tsv",
+        "arms/genes_a/activations/section_1/0.zarr.zip",
     ):
         assert (results / path).is_file(), path
     assert not list(results.rglob(".*.zarr.zip")), "a temporary file was left behind"
     assert not (results / "arms/untrained/cells").exists(), "an arm reads the main arm's cells"
     assert not (results / "arms/untrained/alignment/batchtopk/layer_0").exists(), "the arm names layer 1 only"
     assert not list(results.glob("arms/*/features/*/*/cells.zarr.zip")), "no comparison reads an arm's cells"
+    assert not (results / "arms/genes_a/dictionaries").exists(), "an arm that serves a judge has no concepts"
     done = snakemake(project, "--dry-run")
     assert planned(done.stdout + done.stderr) == {} and "Nothing to be done" in done.stdout + done.stderr
 
@@ -88,7 +95,7 @@ def test_only_evaluation_reads_the_truth(root):
         name = rule.split(":", 1)[0]
         inputs = re.search(r"input:\n(.*?)\n\s*output:", rule, re.DOTALL)
         if inputs and "truth" in inputs.group(1).lower():
-            assert name in ("recover", "recovery_curve"), f"rule {name} reads truth/"
+            assert name in ("recover", "recovery_curve", "recover_units"), f"rule {name} reads truth/"
 
 
 def scripts_and_libraries(root):

@@ -44,6 +44,10 @@ class HeldOut:
     visible: np.ndarray
     same_weights: bool = False
 
+    def take(self, kept: np.ndarray) -> HeldOut:
+        """Return the same for some of the cells, by position."""
+        return HeldOut(self.states[kept], self.present[kept], self.visible, self.same_weights)
+
 
 def shuffles(setting: int | None, n_units: int) -> int:
     """Return how many shuffled units: as set, or so many that one unit alone can reach q < 0.05."""

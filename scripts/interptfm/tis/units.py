@@ -48,6 +48,10 @@ class Cells:
     def split(self) -> np.ndarray:
         return self.obs["split"].astype(str).to_numpy()
 
+    def take(self, chosen: np.ndarray) -> Cells:
+        """Return some of the cells, by position."""
+        return Cells(self.counts[chosen], self.genes, self.obs.iloc[chosen], self.spatial[chosen])
+
     def rows(self) -> dict[str, np.ndarray]:
         """Return sample → positions of its cells, in the order of its file."""
         section = self.section
@@ -180,6 +184,21 @@ def obsm_units(paths: Sequence[str | Path], cells: Cells, key: str) -> tuple[np.
             f"such as {next(iter(place), '?')!r}"
         )
     return activations, present
+
+
+def at_most(cells: Cells, limit: int | None, generator: np.random.Generator) -> np.ndarray:
+    """Return positions of at most ``limit`` cells drawn at random, rising; all where there is no limit."""
+    n = len(cells.obs)
+    if limit is None or n <= limit:
+        return np.arange(n)
+    return np.sort(generator.choice(n, limit, replace=False))
+
+
+def rows_of(columns: np.ndarray | sparse.csc_matrix, kept: np.ndarray) -> np.ndarray | sparse.csc_matrix:
+    """Return the rows ``kept`` of activations; a sparse matrix stays CSC."""
+    if len(kept) == columns.shape[0]:
+        return columns
+    return columns[kept] if isinstance(columns, np.ndarray) else columns.tocsr()[kept].tocsc()
 
 
 def listed(value: str | Sequence[str]) -> list[str]:

@@ -184,7 +184,10 @@ def _tables(found: Microenvironments) -> list[Table]:
         "n_near": "Near", "n_far": "Far", "n_blocks": "Blocks", "reason": "Not tested",
     }  # fmt: skip
     claims = tables["interface"].sort_values(["q", "p"], kind="stable")
-    words = "The interface claim: mean rank near the tumour less that farther away, within type and depth stratum."
+    words = (
+        "The interface claim: mean rank near the tumour less that farther away, within type and depth "
+        "stratum."
+    )
     units = "The units that calls were made from."
     return [
         Table("agreement", judged, interval(tables["agreement"]), agreement, rows=60),
@@ -207,7 +210,8 @@ def _recovery(found: Microenvironments) -> list[Table]:
     }
     program = {
         "program": "Program", "place": "Place", "unit": "Unit", "r": "r",
-        "r_within_types": "r within its types", "tis_hard": "TIS", "q": "q", "tis_matched": "Matched", "tis_heldout_genes": "Held-out genes",
+        "r_within_types": "r within its types", "tis_hard": "TIS", "q": "q", "tis_matched": "Matched",
+        "tis_heldout_genes": "Held-out genes",
     }  # fmt: skip
     words = (
         "For each planted program the unit that follows it most (chosen on training and validation cells, "
