@@ -213,7 +213,6 @@ EDITS: dict[str, set[str]] = {
     "dictionary_quality/__init__.py": {"dictionary_quality", "absorption"} | REPORT,
     "dictionary_quality/recovered.py": {"dictionary_quality"} | REPORT,
     "dictionary_quality/absorption.py": {"absorption"} | REPORT,
-    "stats.py": ALIGNMENT,
     "stats.py": ALIGNMENT | TIS,
     "tis/": TIS,
     "regions/": REGIONS,
