@@ -227,6 +227,7 @@ EDITS: dict[str, set[str]] = {
     "dependencies.py": set(),
     "fetch.py": set(),
     "passes.py": set(),
+    "spaces.py": set(),
 }
 
 

@@ -15,7 +15,7 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 from interptfm import config as settings
 from interptfm import dependencies
 from interptfm import fetch as downloads
-from interptfm import passes
+from interptfm import passes, spaces
 from interptfm.errors import InputError
 
 NEURONS = "neurons"
@@ -30,6 +30,7 @@ def load():
     arms = settings.resolve(config, settings.load_yaml(schemas / "config.schema.yaml"))
     for name, arm in arms.items():
         settings.layers(arm, f"configuration: arm {name!r}" if name else "configuration")
+    spaces.check(arms)
     samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
@@ -49,7 +50,7 @@ OWN = {name: settings.repeated_stages(ARMS[""], arm) for name, arm in ARMS.items
 CONTROL_ARMS = [
     name
     for name, override in config["arms"].items()
-    if override is not None and not settings.serves_judge(ARMS, name)
+    if override is not None and not spaces.serves_judge(ARMS, name)
 ]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
 DICTIONARY_NAMES = sorted(
@@ -491,7 +492,7 @@ def slim_file(wildcards):
 
 def serves(name, layer, hidden):
     """Return an arm that TIS compares with, if there is one of this kind that has the layer, else nothing."""
-    if not config["arms"].get(name) or settings.hides_genes(ARMS[""], ARMS[name]) != hidden:
+    if not config["arms"].get(name) or spaces.hides_genes(ARMS[""], ARMS[name]) != hidden:
         return ""
     return name if layer in settings.layers(ARMS[name]) else ""
 
@@ -499,19 +500,20 @@ def serves(name, layer, hidden):
 def scored_units():
     """Return (units, layer) of every table of the TIS."""
     entries = config["tis"]["units"]
-    return [(entry["name"], layer) for entry in entries for layer in settings.unit_layers(ARMS[""], entry)]
+    return [(entry["name"], layer) for entry in entries for layer in spaces.unit_layers(ARMS[""], entry)]
 
 
 def unit_files(name, layer):
     """Return the files that hold the activations of an entry of ``tis.units``."""
-    entry = settings.unit_settings(config, name)
+    entry = spaces.unit_settings(config, name)
     if entry["source"] == "cls":
         return activation_files("", [layer])
     if entry["source"] == "obsm":
         path = str(Path(config["data_root"], entry["path"]))
         return list(dict.fromkeys(path.replace("{sample}", sample) for sample in SAMPLES))
-    dictionary = settings.unit_dictionary(config, entry)["name"]
-    return [f"{RUN}/features/{dictionary}/layer_{layer}/cells.zarr.zip"]
+    dictionary = spaces.unit_dictionary(ARMS[""], entry)
+    file = "cls.zarr.zip" if dictionary["tokens"] == "cls" else "cells.zarr.zip"
+    return [f"{RUN}/features/{dictionary['name']}/layer_{layer}/{file}"]
 
 
 def tis_inputs(wildcards):
@@ -519,7 +521,7 @@ def tis_inputs(wildcards):
     layer, found = int(wildcards.layer), {}
     untrained = serves(config["tis"]["untrained_arm"], layer, False)
     held_out = serves(config["tis"]["held_out_arm"], layer, True)
-    source = settings.unit_settings(config, wildcards.units)["source"]
+    source = spaces.unit_settings(config, wildcards.units)["source"]
     if untrained and source == "cls":
         found["untrained"] = activation_files(untrained, [layer])
     if held_out and source != "obsm":
@@ -533,7 +535,7 @@ def tis_inputs(wildcards):
 def tis_settings(wildcards):
     """Params function: how units are scored, and those of this space only."""
     tis = {key: value for key, value in ARMS[""]["tis"].items() if key != "units"}
-    return {**tis, "space": settings.unit_settings(ARMS[""], wildcards.units)}
+    return {**tis, "space": spaces.unit_settings(ARMS[""], wildcards.units)}
 
 
 def same_weights(wildcards):

@@ -6,7 +6,7 @@ SCORED_UNITS = scored_units()
 TIS_FILES = [
     f"{RUN}/tis/{units}/layer_{layer}/{file}" for units, layer in SCORED_UNITS for file in TIS_TABLES.values()
 ]
-REGION_UNITS, REGION_LAYER = config["regions"]["units"], settings.regions_layer(ARMS[""])
+REGION_UNITS, REGION_LAYER = config["regions"]["units"], spaces.regions_layer(ARMS[""])
 REGION_TABLE = f"{RUN}/tis/{REGION_UNITS}/layer_{REGION_LAYER}/units.parquet"
 REGION_NAMES = ("units", "enrichment", "interface", "agreement", "confusion", "composition", "profiles")
 REGION_FILES = {
@@ -22,6 +22,33 @@ UNIT_RECOVERY_NAMES = {
 UNIT_RECOVERY_FILES = {
     role: f"{RUN}/recovery/{name}" for role, name in UNIT_RECOVERY_NAMES.items() if SIMULATED_RUN
 }
+
+
+# A dictionary of <cls> has one code a cell; rule aggregate is for those of gene tokens.
+rule encode_cls:
+    input:
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        activations=lambda wildcards: activation_files("", [int(wildcards.layer)]),
+        cfg=f"{RUN}/dictionaries/{{dictionary}}/layer_{{layer}}/cfg.json",
+        weights=f"{RUN}/dictionaries/{{dictionary}}/layer_{{layer}}/sae_weights.safetensors",
+        code=lib("job", "store", "features"),
+    output:
+        cells=f"{RUN}/features/{{dictionary}}/layer_{{layer}}/cls.zarr.zip",
+    log:
+        f"{RUN}/logs/encode_cls/{{dictionary}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/encode_cls/{{dictionary}}_{{layer}}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(3000, 12),
+        runtime=minutes(30, 0.5),
+    params:
+        representation="{dictionary}",
+        layer=lambda wildcards: int(wildcards.layer),
+    script:
+        "../../scripts/encode_cls.py"
 
 
 rule score_units:
@@ -74,7 +101,7 @@ rule call_regions:
         regions={
             key: ARMS[""]["regions"][key] for key in ARMS[""]["regions"] if key not in ("units", "layer")
         },
-        space=settings.unit_settings(ARMS[""], REGION_UNITS),
+        space=spaces.unit_settings(ARMS[""], REGION_UNITS),
         layer=REGION_LAYER,
         seed=config["seed"],
     script:
@@ -107,7 +134,7 @@ if SIMULATED_RUN:
             mem_mb=memory(1500, 8),
             runtime=minutes(20),
         params:
-            space=settings.unit_settings(ARMS[""], REGION_UNITS),
+            space=spaces.unit_settings(ARMS[""], REGION_UNITS),
             layer=REGION_LAYER,
             max_q=ARMS[""]["regions"]["max_q"],
         script:

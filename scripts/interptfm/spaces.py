@@ -1,0 +1,114 @@
+"""Spaces of units (``tis.units``), their layers, and the arms that TIS compares them with.
+
+Runs while Snakemake parses the workflow, hence standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interptfm import config as config_module
+from interptfm.errors import InputError
+
+Config = dict[str, Any]
+
+
+def hides_genes(main: Config, arm: Config) -> bool:
+    """Tell whether an arm sees other genes than the main one."""
+    return arm["cells"]["genes"] != main["cells"]["genes"]
+
+
+def serves_judge(arms: dict[str, Config], name: str) -> bool:
+    """Tell whether an arm is there for the held-out-gene judge only, and not compared by its concepts."""
+    return name == arms[""]["tis"]["held_out_arm"] or hides_genes(arms[""], arms[name])
+
+
+def check(arms: dict[str, Config]) -> None:
+    """Check ``tis``, ``regions`` and the arms that they name (of :func:`interptfm.config.resolve`).
+
+    Raises
+    ------
+    InputError
+        For a space named twice, a layer, dictionary or space that is not there, an arm without gene tokens
+        that is not the judge's.
+    """
+    main = arms[""]
+    for name, arm in arms.items():
+        if not arm["activations"]["gene_tokens"] and not (name and serves_judge(arms, name)):
+            where = f"configuration: arm {name!r}" if name else "configuration"
+            raise InputError(
+                f"{where}: key 'activations.gene_tokens': found false, expected true, since dictionaries are "
+                "trained on gene tokens"
+            )
+    names = [entry["name"] for entry in main["tis"]["units"]]
+    for repeated in {n for n in names if names.count(n) > 1}:
+        raise InputError(
+            f"configuration: key 'tis.units': found the name {repeated!r} twice, expected it once"
+        )
+    for entry in main["tis"]["units"]:
+        unit_layers(main, entry)
+    regions_layer(main)
+
+
+def unit_settings(config: Config, name: str) -> Config:
+    """Return the entry of ``tis.units`` with this name."""
+    found = [entry for entry in config["tis"]["units"] if entry["name"] == name]
+    if not found:
+        names = ", ".join(entry["name"] for entry in config["tis"]["units"])
+        raise InputError(f"configuration: key 'regions.units': found {name!r}, expected one of {names}")
+    return found[0]
+
+
+def unit_dictionary(config: Config, entry: Config) -> Config:
+    """Return the dictionary of an entry of ``tis.units``: the one named, or the first."""
+    dictionaries = {d["name"]: d for d in config["dictionaries"]}
+    name = entry.get("dictionary") or next(iter(dictionaries))
+    if name not in dictionaries:
+        raise InputError(
+            f"configuration: units {entry['name']!r}: found the dictionary {name!r}, "
+            f"expected one of {', '.join(dictionaries)}"
+        )
+    return dictionaries[name]
+
+
+def unit_layers(config: Config, entry: Config) -> list[int]:
+    """Return the layers of an entry of ``tis.units``; a matrix of obsm counts as layer 0.
+
+    Raises
+    ------
+    InputError
+        For a layer that is not there, a dictionary that is not, or a matrix without path or key.
+    """
+    if entry["source"] == "obsm":
+        for key in ("path", "key"):
+            if not entry.get(key):
+                raise InputError(
+                    f"configuration: units {entry['name']!r}: found no {key!r}, expected it for source obsm"
+                )
+        return [0]
+    if entry["source"] == "features":
+        available = config_module.dictionary_layers(config, unit_dictionary(config, entry))
+    else:
+        available = config_module.layers(config)
+    if entry["layers"] in ("all", "last"):
+        return available if entry["layers"] == "all" else available[-1:]
+    for layer in entry["layers"]:
+        if layer not in available:
+            raise InputError(
+                f"configuration: units {entry['name']!r}: found layer {layer}, expected one of {available}"
+            )
+    return sorted(entry["layers"])
+
+
+def regions_layer(config: Config) -> int:
+    """Return the layer of the units that compartments are called from."""
+    available = unit_layers(config, unit_settings(config, config["regions"]["units"]))
+    layer = config["regions"]["layer"]
+    if layer == "last":
+        return available[-1]
+    if layer not in available:
+        raise InputError(
+            f"configuration: key 'regions.layer': found {layer}, expected one of {available}, the layers of "
+            f"units {config['regions']['units']!r}"
+        )
+    return layer
