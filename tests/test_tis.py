@@ -12,7 +12,7 @@ from scipy import sparse, stats
 
 from interptfm import job, store
 from interptfm.errors import InputError
-from interptfm.tis import controls, judges, scoring, table, tasks, units
+from interptfm.tis import controls, judges, readout, scoring, table, tasks, units
 
 SETTINGS = {
     "similarity": "cosine", "embedding": None, "references": 5, "tasks": 200, "quantile": 0.2,
@@ -400,7 +400,7 @@ def test_units_are_read_out_of_another_model(tissue):
         np.float32
     )
     train = cells.split == "train"
-    predicted, r = table.readout(states, np.column_stack([program, noise]), train, ~train)
+    predicted, r = readout.Readout(states, train).predict(np.column_stack([program, noise]), ~train)
     assert r[0] > 0.99 and abs(r[1]) < 0.2
     assert np.corrcoef(predicted[:, 0], program)[0, 1] > 0.99
     visible = np.arange(60) % 2 == 0
@@ -560,3 +560,23 @@ def test_a_limit_of_cells_draws_them_over_all_sections(tissue):
     thin = units.rows_of(sparse.csc_matrix(program[:, None]), kept)
     assert thin.format == "csc" and (thin.toarray()[:, 0] == program[kept]).all()
     assert len(units.at_most(cells, None, np.random.default_rng(0))) == len(program)
+
+
+def test_the_readout_is_ridge_regression_with_the_penalty_of_least_gcv():
+    from sklearn.linear_model import Ridge, RidgeCV
+
+    rng = np.random.default_rng(23)
+    x = rng.standard_normal((80, 20)).astype(np.float32)
+    y = (x[:, :3].sum(1) + 4 * rng.standard_normal(80)).astype(np.float32)
+    train = np.arange(80) < 60
+    fit = readout.Readout(x, train)
+    predicted, r = fit.predict(y[:, None], ~train)
+    mean, sd = x[train].mean(0), x[train].std(0)
+    scaled = ((x - mean) / sd).astype(float)
+    chosen = RidgeCV(fit.penalties).fit(scaled[train], y[train])  # leave-one-out: near, not the same as GCV
+    assert r[0] > 0
+    near = [Ridge(alpha).fit(scaled[train], y[train]).predict(scaled) for alpha in fit.penalties]
+    assert min(np.abs(predicted[:, 0] - p).max() for p in near) < 1e-3
+    assert np.corrcoef(predicted[:, 0], chosen.predict(scaled))[0, 1] > 0.95
+    with pytest.raises(InputError, match="found 0 training cells"):
+        readout.Readout(x, np.zeros(80, bool))

@@ -13,6 +13,7 @@ import pandas as pd
 from interptfm import job, stats
 from interptfm.tis import controls, judges, tasks
 from interptfm.tis.controls import Group
+from interptfm.tis.readout import Readout
 from interptfm.tis.scoring import Columns, Null, Scorer
 from interptfm.tis.units import Cells
 
@@ -22,6 +23,8 @@ UNITS = "units"
 MAX_SHUFFLES = 20_000
 DEPTH_STRATA_SHOWN = 5
 SAMPLED_UNITS = 64
+READOUT_UNITS = 512
+"""Units predicted at a time, which bounds the memory."""
 DEPTH_TASKS = 10
 """Times as many tasks for the two units of depth, whose score stands beside every claim."""
 COLUMNS = (
@@ -52,46 +55,6 @@ class HeldOut:
 def shuffles(setting: int | None, n_units: int) -> int:
     """Return how many shuffled units: as set, or so many that one unit alone can reach q < 0.05."""
     return setting or min(max(1000, 20 * n_units), MAX_SHUFFLES)
-
-
-def readout(
-    states: np.ndarray, columns: Columns, train: np.ndarray, test: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict units from another model's states by ridge regression fitted on other cells.
-
-    Parameters
-    ----------
-    states
-        (cells × d) states of the model that saw half of the genes.
-    columns
-        (cells × units) activations to predict.
-    train, test
-        (cells,) bool: cells to fit on, and cells to judge r on.
-
-    Returns
-    -------
-    predicted, r
-        (cells × units) float32; (units,) correlation with the unit on ``test`` cells, NaN where constant.
-    """
-    from scipy.sparse import issparse
-    from sklearn.linear_model import RidgeCV
-
-    mean, deviation = states[train].mean(axis=0), states[train].std(axis=0)
-    x = (states - mean) / np.where(deviation > 0, deviation, 1)
-    predicted = np.empty(columns.shape, np.float32)
-    r = np.full(columns.shape[1], np.nan)
-    for start in range(0, columns.shape[1], 512):
-        part = slice(start, min(start + 512, columns.shape[1]))
-        y = columns[:, part].toarray() if issparse(columns) else np.asarray(columns[:, part])
-        fitted = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit(x[train], y[train]).predict(x)
-        predicted[:, part] = fitted.reshape(y.shape)
-        a, b = (
-            predicted[test][:, part] - predicted[test][:, part].mean(axis=0),
-            y[test] - y[test].mean(axis=0),
-        )
-        size = np.sqrt((a.astype(float) ** 2).sum(axis=0) * (b.astype(float) ** 2).sum(axis=0))
-        r[part] = np.divide((a * b).sum(axis=0), size, out=np.full(len(size), np.nan), where=size > 0)
-    return predicted, r
 
 
 class Evaluation:
@@ -144,7 +107,7 @@ class Evaluation:
         types = cells.types if matched["cell_type"] else np.zeros(len(present), int)
         self.matched_labels = self.strata_of(types, total, matched["depth_strata"], self.enough)
         self.matched = self.scorer(self.thinned, self.matched_labels, "matched", settings["bootstrap"])
-        self.other_genes = None
+        self.other_genes = self.readout = None
         if held_out is not None:
             hidden = np.flatnonzero(~held_out.visible)
             scored = present & held_out.present
@@ -207,16 +170,21 @@ class Evaluation:
 
     def elsewhere(self, units: Group, keys: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Return the score by genes that the units' model did not see, and how it matches the units (r)."""
-        nothing = np.full(len(keys), np.nan)
+        scores, r = np.full(len(keys), np.nan), np.full(len(keys), np.nan)
         if self.other_genes is None:
-            return nothing, nothing
-        columns, r = units.held_out, nothing
-        if columns is None and units.linear:
+            return scores, r
+        if units.held_out is not None:
+            return self.other_genes.score(units.held_out, keys)["hard"].to_numpy(), r
+        if not units.linear:
+            return scores, r
+        if self.readout is None:
             train = self.present & self.held_out.present & (self.cells.split == "train")
-            columns, r = readout(self.held_out.states, units.columns, train, self.scored_elsewhere)
-        if columns is None:
-            return nothing, nothing
-        return self.other_genes.score(columns, keys)["hard"].to_numpy(), r
+            self.readout = Readout(self.held_out.states, train)
+        for start in range(0, len(keys), READOUT_UNITS):
+            part = slice(start, start + READOUT_UNITS)
+            predicted, r[part] = self.readout.predict(units.columns[:, part], self.scored_elsewhere)
+            scores[part] = self.other_genes.score(predicted, keys[part])["hard"]
+        return scores, r
 
     def by_matching(self, units: Sequence[Group]) -> list[dict[str, Any]]:
         """Return the score of depth, and of a sample of units, under each way of matching.
