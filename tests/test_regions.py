@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from interptfm.errors import InputError
-from interptfm.regions import agreement, analysis, archetypes, enrichment, geometry, interface
+from interptfm.regions import agreement, analysis, archetypes, ceiling, enrichment, geometry, interface
 from interptfm.tis import judges
 from interptfm.tis.table import UNITS
 from interptfm.tis.units import Cells
@@ -332,3 +332,30 @@ def test_cells_without_activations_or_place_stay_out(world):
     absent = found.cells[~present]
     assert set(absent["compartment"]) == {""} and absent["confidence"].isna().all()
     assert found.cells.loc[5, "region"] in ("", "tumour")
+
+
+def test_a_classifier_finds_what_the_values_know_and_no_more():
+    rng = np.random.default_rng(4)
+    region = np.array(geometry.REGIONS)[rng.integers(0, 3, 600)]
+    blocks = np.array([f"b{i}" for i in rng.integers(0, 12, 600)])
+    judged = np.isin(blocks, ["b0", "b1", "b2"])
+    knows = rng.normal(size=(600, 5)) + 3 * (region == "TME")[:, None]
+    score = ceiling.classified(knows, region, blocks, ~judged, judged, rng)
+    assert agreement.auroc(region[judged] == "TME", score[:, 2]) > 0.99
+    noise = ceiling.classified(rng.normal(size=(600, 5)), region, blocks, ~judged, judged, rng)
+    assert abs(agreement.auroc(region[judged] == "TME", noise[:, 2]) - 0.5) < 0.15
+    # Without cells of a region nothing can be learnt of it, with one region or few blocks nothing at all.
+    two = ceiling.classified(knows, region, blocks, ~judged & (region != "tumour"), judged, rng)
+    assert np.isnan(two[:, 0]).all() and np.isfinite(two[:, 1:]).all()
+    assert np.isnan(ceiling.classified(knows, region, blocks, ~judged & (region == "TME"), judged, rng)).all()
+    assert np.isnan(
+        ceiling.classified(knows, region, blocks, np.isin(blocks, ["b4", "b5"]), judged, rng)
+    ).all()
+
+
+def test_the_neighbourhood_leaves_out_the_cell_and_other_sections():
+    spatial = np.array([[0, 0], [1, 0], [1, 0], [0, 0], [np.nan, 0]], float)
+    section = np.array(["a", "a", "a", "b", "a"])
+    values = np.array([[1.0], [3], [5], [7], [9]])
+    assert ceiling.neighbourhood(values, spatial, section, 2).ravel().tolist() == [4, 3, 2, 7, 9]
+    assert ceiling.neighbourhood(values, spatial, section, 15).ravel().tolist() == [4, 3, 2, 7, 9]

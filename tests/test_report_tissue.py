@@ -81,7 +81,7 @@ def test_sections_have_the_figures_and_tables(run):
     ]  # fmt: skip
     assert {t.name for t in scores.tables} == {"tis-variants-cls-layer-1", "tis-depth"}
     assert {t.name for t in places.tables} == {
-        "agreement", "confusion", "interface", "top-units", "unit-claims", "unit-programs",
+        "agreement", "by-compartment", "confusion", "interface", "top-units", "unit-claims", "unit-programs",
     }  # fmt: skip
     for figure in (*scores.figures, *places.figures):
         ElementTree.fromstring(figure.svg)

@@ -18,6 +18,17 @@ from interptfm.tis.units import Cells
 
 BORDER = "border"
 SCORES = ("tis_hard", "lo", "hi", "q", "tis_matched", "tis_heldout_genes", "heldout_r")
+CAUSES = tuple(
+    f"AUROC, one against rest, of {shown}"
+    for shown in (
+        "cell types alone",
+        "scores of its neighbours",
+        "a classifier shown units",
+        "a classifier shown expression",
+        "a classifier shown units of its neighbours",
+    )
+)
+"""What locates the cause where called compartments miss the geometric ones."""
 CLAIM_COLUMNS = ("claim", "value", "lo", "hi", "wanted", "met")
 
 
@@ -132,6 +143,10 @@ def evaluate(
             met = None if wanted is None else value > wanted
             text = "reported" if wanted is None else f"above {wanted}"
             claims.append(_claim(f"AUROC of {region} against the rest", value, text, met, lo, hi))
+    for measure in CAUSES:
+        for row in agreement[(agreement["measure"] == measure) & (agreement["group"] == "TME")].itertuples():
+            words = measure.removeprefix("AUROC, one against rest, of ")
+            claims.append(_claim(f"… TME, by {words}", row.value, "reported", None, row.lo, row.hi))
     border = planted[planted["place"] == BORDER]
     able = {name for types in border["types"] for name in types.split(";")}
     tested = interface[interface["unit"].notna()]

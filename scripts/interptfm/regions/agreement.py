@@ -118,6 +118,22 @@ class Agreement:
                 region != "",
             )
 
+    def by_others(self, scores_of: str, scores: np.ndarray, region: np.ndarray) -> None:
+        """Add the AUROC of other ``scores`` (cells × ``REGIONS``); a column of NaN is left out.
+
+        Of a classifier that was taught the regions elsewhere, it is the ceiling of calls made from the same
+        numbers: where it is low, these numbers do not say where a cell lies; where it is high and a call's
+        is low, the way of calling is at fault.
+        """
+        for j, name in enumerate(REGIONS):
+            if not np.isnan(scores[:, j]).any():
+                self.add(
+                    f"AUROC, one against rest, of {scores_of}",
+                    name,
+                    lambda i, j=j, name=name: auroc(region[i] == name, scores[i, j]),
+                    region != "",
+                )
+
     def markers(
         self,
         logged: sparse.csr_matrix,

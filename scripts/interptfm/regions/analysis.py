@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from interptfm import job
-from interptfm.regions import agreement, archetypes, enrichment, geometry
+from interptfm.regions import agreement, archetypes, ceiling, enrichment, geometry
 from interptfm.regions.geometry import INTERFACE, REGIONS, TUMOUR
 from interptfm.regions.interface import interface_claims
 from interptfm.tis import judges
@@ -124,11 +124,23 @@ def analyse(
     found.regions(scores[at], call[at], region[at], distance[at])
     placed = fitted & (region != "")
     found.by_type_alone(types[at], region[at], agreement.type_shares(types[placed], region[placed]))
+    # What locates the cause where calls and geometry disagree: the units, the calling, or that a cell's
+    # own expression does not say what is around it.
+    latent = columns[:, :LATENT_UNITS]
+    latent = latent if isinstance(latent, np.ndarray) else latent.toarray()
+    around = ceiling.neighbourhood(scores, cells.spatial, cells.section)
+    found.by_others("scores of its neighbours", around[at], region[at])
+    shown = {
+        "units": latent,
+        "expression": judges.standardise(logged),
+        "units of its neighbours": ceiling.neighbourhood(latent, cells.spatial, cells.section),
+    }
+    for name, values in shown.items():
+        taught = ceiling.classified(values, region, cells.blocks, fitted, judged, generator(f"taught {name}"))
+        found.by_others(f"a classifier shown {name}", taught, region[at])
     found.markers(logged[at], cells.genes, settings["markers"], call[at])
     found.stains(cells.obs.iloc[at][[c for c in cells.obs if c.startswith(STAIN)]], call[at])
-    latent = columns[:, :LATENT_UNITS]
-    latent = judges.standardise(latent[at] if isinstance(latent, np.ndarray) else latent.tocsr()[at])
-    found.continuity(latent, region[at], types[at])
+    found.continuity(judges.standardise(latent[at]), region[at], types[at])
     quantities = pd.DataFrame({f"p, {name}": probability[:, j] for j, name in enumerate(REGIONS)})
     if np.isnan(probability).all():
         quantities = quantities[[]]

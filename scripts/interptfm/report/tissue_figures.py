@@ -131,7 +131,8 @@ def tissue(name: str, cells: pd.DataFrame) -> str:
     tall = float(np.clip(panel * height / width, 1.2, 6)) * rows + 0.9
     with style() as plt:
         figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, tall), squeeze=False)
-        size = float(np.clip(60_000 * panel**2 / 50 / max(len(placed), 1) / 20, 0.3, 14))
+        # Points that together cover a third of the panel (72 points an inch).
+        size = float(np.clip(panel**2 * height / width * 72**2 / 3 / max(len(placed), 1), 0.3, 14))
         titles = (("region", "geometric region"), ("compartment", "called from units"))
         for axis, (column, title) in zip(axes.ravel(), titles, strict=True):
             labels = placed[column].replace("", "not called").to_numpy()

@@ -175,9 +175,16 @@ def microenvironments(run: Run) -> Section | None:
 
 def _tables(found: Microenvironments) -> list[Table]:
     tables = found.regions
-    judged = f"Agreement of the calls, on {found.summary['agreement_on']}; 95 % intervals over blocks."
+    judged = (
+        f"Agreement of the calls, on {found.summary['agreement_on']}; 95 % intervals over blocks. A "
+        "classifier was taught the regions on the other blocks: what it is shown and how well it does tell "
+        "whether units, the way of calling, or a cell's own expression sets the limit."
+    )
     shared = {"interval": "95 % interval", "n": "Cells", "n_blocks": "Blocks"}
     agreement = {"measure": "Measure", "group": "Of", "value": "Value", **shared}
+    rows = tables["agreement"]
+    of_calls = rows["measure"].str.contains("^markers of |^stain ")
+    seen = "Markers, and stains that no model sees, by called compartment; cells and intervals as above."
     confusion = {"region": "Region", "call": "Called", "n": "Cells", "share": "Share of the region"}
     claim = {
         "unit": "Unit", "cell_type": "Cell type", "effect": "Effect", "p": "p", "q": "q", "p_min": "Least p",
@@ -190,7 +197,8 @@ def _tables(found: Microenvironments) -> list[Table]:
     )
     units = "The units that calls were made from."
     return [
-        Table("agreement", judged, interval(tables["agreement"]), agreement, rows=60),
+        Table("agreement", judged, interval(rows[~of_calls]), agreement, rows=40),
+        Table("by-compartment", seen, interval(rows[of_calls]), agreement, rows=100, folded=True),
         Table("confusion", "Cells by region and call.", tables["confusion"], confusion, folded=True),
         Table("interface", words, claims, claim),
         Table("top-units", units, interval(tables["units"]), UNITS, rows=50, folded=True),
