@@ -78,6 +78,21 @@ def test_the_model_keeps_its_predictions_through_the_dictionaries(demo):
         assert metrics["test"]["fvu"] < 0.05 and 12 < metrics["test"]["l0"] < 20, metrics["test"]
 
 
+def test_units_mean_something_and_depth_does_not(demo):
+    """Claims of the issue that can be checked against the truth, each within its own bounds."""
+    claims = pd.read_csv(demo / "recovery/unit_claims.tsv", sep="\t").set_index("claim")
+    wanted = claims[claims["met"].notna()]
+    assert set(wanted["met"]) <= {"yes", "no"} and len(wanted) == 8, claims.to_string()
+    missed = wanted.index[wanted["met"] == "no"]
+    assert set(missed) <= {"AUROC of TME against the rest"}, claims.to_string()
+    # Interface and TME hold the same cell types: not even a classifier that was taught them by expression
+    # tells the TME from the rest, but what lies around a cell does.
+    if len(missed):
+        assert claims.at["… TME, by a classifier shown expression", "hi"] < 0.9, claims.to_string()
+        around = claims.at["… TME, by a classifier shown units of its neighbours", "value"]
+        assert around > claims.at["… TME, by a classifier shown units", "value"], claims.to_string()
+
+
 def test_strength_0_shows_no_excess(project, demo):
     run(project, *STRENGTH_0)
     for path in STRENGTH_0:
@@ -115,5 +130,9 @@ def test_real_cells_run_end_to_end(project, real_data):
     for layer in range(4):
         summary = json.loads((results / f"alignment/batchtopk/layer_{layer}/summary.json").read_text())
         assert summary["n_concepts_scored"] == 2020 and summary["n_permutations"] == 200
+    for space, layer in (("cls", 3), ("features", 3)):
+        units = pd.read_parquet(results / f"tis/{space}/layer_{layer}/units.parquet")
+        assert units.loc[units["variant"] == "shuffled", "tis_hard"].mean() == pytest.approx(0.5, abs=0.02)
+        assert (units.loc[units["variant"] == "units", "reason"] == "").any()
     assert not (results / "recovery").exists(), "there is no truth to recover in real data"
     within_what_was_asked_for(project, "nsclc_mini")
