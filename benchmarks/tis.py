@@ -4,10 +4,10 @@
     .venv/bin/python benchmarks/tis.py --scaling                        # over cells and over units
     .venv/bin/python benchmarks/tis.py --cells 3000 --cls 32 --features 64 --genes 200
 
-Two spaces, one after the other, as the workflow scores them: `<cls>` dimensions (dense) and dictionary
+Two spaces, each in a process of its own as in the workflow: `<cls>` dimensions (dense) and dictionary
 features (a tenth of the cells active). Cells are made up: 12 types, 960 genes, depths as of CosMx. The null
-has as many shuffled units as the workflow would draw. Each setting runs in a process of its own, whose peak
-memory is read from the system when it ends; making the cells counts towards the memory, not the time.
+has as many shuffled units as the workflow would draw. A process's peak memory is read from the system when it
+ends; making the cells counts towards the memory, not the time.
 """
 
 from __future__ import annotations
@@ -56,25 +56,25 @@ def section(cells: int, genes: int, seed: int = 0):
     return Cells(matrix, [f"G{i}" for i in range(genes)], obs, rng.uniform(0, 5000, (cells, 2))), kind
 
 
-def spaces(kind, cls: int, features: int, seed: int = 1):
-    """Return (name, activations) of both spaces: half of every unit is the type, half is noise."""
+def space(name: str, kind, n: int, seed: int = 1):
+    """Return ``n`` units: half of every unit is the type, half is noise; ``features`` are sparse."""
     import numpy as np
     from scipy import sparse
 
     rng = np.random.default_rng(seed)
-    dense = rng.standard_normal((12, cls)).astype(np.float32)[kind]
-    dense += rng.standard_normal(dense.shape, dtype=np.float32)
-    columns = []
-    for _ in range(features):
-        active = rng.choice(len(kind), len(kind) // 10, replace=False)
-        values = rng.random(len(active), dtype=np.float32) + (kind[active] == rng.integers(12))
-        rows = (values, (active, np.zeros(len(active), int)))
-        columns.append(sparse.csc_matrix(rows, shape=(len(kind), 1), dtype=np.float32))
-    return [("cls", dense), *([("features", sparse.hstack(columns, format="csc"))] if features else [])]
+    if name == "cls":
+        dense = rng.standard_normal((12, n)).astype(np.float32)[kind]
+        dense += rng.standard_normal(dense.shape, dtype=np.float32)
+        return dense
+    rows = [rng.choice(len(kind), len(kind) // 10, replace=False) for _ in range(n)]
+    values = [rng.random(len(r), dtype=np.float32) + (kind[r] == rng.integers(12)) for r in rows]
+    indptr = np.arange(n + 1) * (len(kind) // 10)
+    parts = (np.concatenate(values, dtype=np.float32), np.concatenate(rows), indptr)
+    return sparse.csc_matrix(parts, shape=(len(kind), n))
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Score both spaces in this process; return seconds of each and of both."""
+def measure(arguments: argparse.Namespace, name: str) -> float:
+    """Score one space in this process; return the seconds."""
     import numpy as np
 
     from interptfm.tis import table
@@ -82,21 +82,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     cells, kind = section(arguments.cells, arguments.genes)
     everyone = np.ones(arguments.cells, bool)
     visible = np.arange(arguments.genes) % 2 == 0
-    states = np.random.default_rng(2).standard_normal((arguments.cells, min(arguments.cls, 512)))
-    held_out = table.HeldOut(states.astype(np.float32), everyone, visible)
-    settings, seconds = {**SETTINGS, "tasks": arguments.tasks}, {}
-    for name, columns in spaces(kind, arguments.cls, arguments.features):
-        start = time.monotonic()
-        evaluation = table.Evaluation(
-            cells, everyone, settings, seed=1, name=name, threads=arguments.threads, held_out=held_out
-        )
-        table.evaluate(evaluation, columns, 0)
-        seconds[name] = time.monotonic() - start
-        del evaluation
-    return {**seconds, "all": sum(seconds.values())}
+    states = np.random.default_rng(2).standard_normal(
+        (arguments.cells, min(arguments.cls, 512)), dtype=np.float32
+    )
+    held_out = table.HeldOut(states, everyone, visible)
+    columns = space(name, kind, getattr(arguments, name))
+    start = time.monotonic()
+    evaluation = table.Evaluation(
+        cells, everyone, {**SETTINGS, "tasks": arguments.tasks}, seed=1, name=name,
+        threads=arguments.threads, held_out=held_out,
+    )  # fmt: skip
+    table.evaluate(evaluation, columns, 0)
+    return time.monotonic() - start
 
 
-def apart(arguments: argparse.Namespace) -> dict[str, float]:
+def apart(arguments: argparse.Namespace, name: str) -> tuple[float, float]:
     """Return what :func:`measure` gives in a process of its own, and that process's peak memory in GB."""
     read, write = os.pipe()
     child = os.fork()
@@ -105,7 +105,7 @@ def apart(arguments: argparse.Namespace) -> dict[str, float]:
         for variable in THREADS:
             os.environ[variable] = str(arguments.threads)
         with os.fdopen(write, "w") as pipe:
-            json.dump(measure(arguments), pipe)
+            json.dump(measure(arguments, name), pipe)
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:
@@ -113,7 +113,7 @@ def apart(arguments: argparse.Namespace) -> dict[str, float]:
     _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit(f"the measured process ended with status {status}")
-    return {**json.loads(text), "peak_gb": usage.ru_maxrss * 1024 / 1e9}
+    return json.loads(text), usage.ru_maxrss * 1024 / 1e9
 
 
 def settings_of(arguments: argparse.Namespace) -> list[argparse.Namespace]:
@@ -139,13 +139,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--scaling", action="store_true", help="several sizes, instead of one")
-    print("   cells  units  genes  tasks  threads  cls (s)  features (s)  all (s)  peak (GB)")
+    print(
+        "   cells  cls  features  genes  tasks  threads  cls (s)  peak (GB)  features (s)  peak (GB)  all (s)"
+    )
     for chosen in settings_of(parser.parse_args()):
-        found = apart(chosen)
+        (cls, cls_peak), (features, features_peak) = apart(chosen, "cls"), apart(chosen, "features")
         print(
-            f"{chosen.cells:8d} {chosen.cls + chosen.features:6d} {chosen.genes:6d} {chosen.tasks:6d} "
-            f"{chosen.threads:8d} {found['cls']:8.1f} {found.get('features', 0):13.1f} {found['all']:8.1f} "
-            f"{found['peak_gb']:10.2f}",
+            f"{chosen.cells:8d} {chosen.cls:4d} {chosen.features:9d} {chosen.genes:6d} {chosen.tasks:6d} "
+            f"{chosen.threads:8d} {cls:8.1f} {cls_peak:10.2f} {features:13.1f} {features_peak:10.2f} "
+            f"{cls + features:8.1f}",
             flush=True,
         )
 

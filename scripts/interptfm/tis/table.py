@@ -23,7 +23,7 @@ UNITS = "units"
 MAX_SHUFFLES = 20_000
 DEPTH_STRATA_SHOWN = 5
 SAMPLED_UNITS = 64
-READOUT_UNITS = 512
+READOUT_UNITS = 128
 """Units predicted at a time, which bounds the memory."""
 DEPTH_TASKS = 10
 """Times as many tasks for the two units of depth, whose score stands beside every claim."""
