@@ -161,7 +161,7 @@ def test_the_workflow_plans_with_it(project, tmp_path):
         project,
         {name: {"configs": ["tests/tiny.yaml", str(tmp_path / f"{name}.yaml")]} for name in overlays},
     )
-    assert found["scgpt"]["extract"] == 4 and "build_model" not in found["scgpt"]
+    assert found["scgpt"]["extract"] == 6 and "build_model" not in found["scgpt"]
     assert found["python"] == found["scgpt"]
     assert "arm 'untrained': found the key 'model.backend', which an arm cannot change" in found["arm"]
 

@@ -31,7 +31,7 @@ def test_the_full_setting_plans_without_its_data(root, tmp_path):
     code, text = snakemake(root, "--dry-run")
     assert code == 0, text
     jobs = planned(text)
-    assert jobs["ingest"] == 8 and jobs["train_dictionary"] == 12 + 2 and jobs["extract"] == 3 * 40
+    assert jobs["ingest"] == 8 and jobs["train_dictionary"] == 12 + 2 and jobs["extract"] == 4 * 40
     if not (root / "data").exists():
         assert jobs["fetch_section"] == 8 and jobs["fetch_file"] == 2 and jobs["fetch_by_hand"] == 1
     code, text = snakemake(root, "--dry-run", "fetch")
