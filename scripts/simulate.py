@@ -14,6 +14,7 @@ def main(snakemake):
             snakemake.input.gaf,
             snakemake.input.programs,
             snakemake.input.panel,
+            snakemake.input.pairs,
         )
         samples = list(snakemake.params.samples)
         settings = {key: value for key, value in snakemake.params.settings.items() if key != "enabled"}

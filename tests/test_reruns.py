@@ -47,6 +47,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "simulate.fovs_per_section": (3, SIMULATION),
     "simulate.strength": (2, SIMULATION),
     "simulate.negative_probes": (9, SIMULATION),
+    "simulate.communication": (False, SIMULATION),
     "cells.min_genes": (12, CELLS),
     "cells.genes": ("half_a", MODEL),
     "cells.blocks.unit": ("fov", CELLS),

@@ -12,6 +12,7 @@ from interptfm import ontology
 from interptfm.errors import InputError
 from interptfm.simulate import (
     CELL_TYPES,
+    communication,
     design,
     expression,
     files,
@@ -24,6 +25,7 @@ from interptfm.simulate import (
 
 SAMPLES = ["section_1", "section_2"]
 SEED = 1
+FILES = ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv", "pairs.tsv")
 
 # Measured on shared/data/cosmx_nsclc_mini (2,198 cells x 960 genes) by `measure` below; the test
 # marked `real` measures them again.
@@ -82,7 +84,7 @@ def folder(root):
 
 @pytest.fixture(scope="module")
 def paths(folder):
-    return [folder / name for name in ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv")]
+    return [folder / name for name in FILES]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,11 @@ def world(demo):
 @pytest.fixture(scope="module")
 def flat(demo):
     return simulate({"strength": 0.0}, SAMPLES, SEED, demo)
+
+
+@pytest.fixture(scope="module")
+def silent(demo):
+    return simulate({"communication": False}, SAMPLES, SEED, demo)
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +304,98 @@ def test_programs_keep_to_their_types_and_places(demo, world):
     assert [program.place for program in demo.programs].count("border") == 1
 
 
+# --- communication --------------------------------------------------------------------------------
+
+
+def receivers_of(simulation, pair):
+    """Return rows of the receivers over both sections, and which of them are in contact: by brute force."""
+    rows, contact = [], []
+    for sample, section in simulation.sections.items():
+        truth = simulation.truth[simulation.truth["sample"] == sample]
+        um = section.cells[["CenterX_global_px", "CenterY_global_px"]].to_numpy() * tissue.PIXEL_UM
+        senders = (truth.cell_type == pair.source_type) & (truth[f"activity:{pair.a_term}"] > 1.2)
+        receivers = (truth.cell_type == pair.target_type).to_numpy()
+        distance = np.hypot(*(um[receivers][:, None] - um[senders.to_numpy()][None]).transpose(2, 0, 1))
+        rows.append(truth.index[receivers])
+        contact.append((distance <= 20.0).any(axis=1))
+    return np.concatenate(rows), np.concatenate(contact)
+
+
+def gain(values, rows, contact):
+    return values[rows[contact]].mean() - values[rows[~contact]].mean()
+
+
+def members_of(simulation, demo, term):
+    """Return the mean z-score (n,) of the log-normalised counts of a term's genes."""
+    scores = stats.zscore(log_normalised(panel_counts(simulation).astype(float)))
+    genes = next(program.genes for program in demo.programs if program.term_id == term)
+    return scores[:, np.isin(demo.genes, genes)].mean(axis=1)
+
+
+def test_contact_induces_in_truth_and_in_counts(demo, world, silent):
+    assert len({*world.pairs.a_term, *world.pairs.b_term}) == 12
+    found = []
+    for pair in world.pairs.itertuples():
+        rows, contact = receivers_of(world, pair)
+        assert (len(rows), contact.sum()) == (pair.n_receivers, pair.n_contacts) and pair.n_contacts >= 30
+        b = f"activity:{pair.b_term}"
+        assert gain(world.truth[b].to_numpy(), rows, contact) == pytest.approx(pair.difference)
+        assert pair.difference > 0.6 and abs(gain(silent.truth[b].to_numpy(), rows, contact)) < 0.3
+        counts = [members_of(w, demo, pair.b_term) for w in (world, silent)]
+        t = [stats.ttest_ind(z[rows[contact]], z[rows[~contact]]).statistic for z in counts]
+        assert t[0] > 5
+        found.append(t)
+    # Neighbours share smooth fields, so single pairs stray further than independent cells would.
+    assert abs(np.mean(found, axis=0)[1]) < 2
+
+
+def test_communication_moves_the_receivers_program_and_nothing_else(world, silent):
+    moved = {pair.b_term: pair.target_type for pair in world.pairs.itertuples()}
+    pd.testing.assert_frame_equal(world.programs, silent.programs)
+    pd.testing.assert_frame_equal(world.program_genes, silent.program_genes)
+    for sample in SAMPLES:
+        pd.testing.assert_frame_equal(world.sections[sample].cells, silent.sections[sample].cells)
+    for name in world.truth:
+        term = name.removeprefix("activity:")
+        if term not in moved:
+            pd.testing.assert_series_equal(world.truth[name], silent.truth[name])
+            continue
+        able = world.truth.cell_type == moved[term]
+        pd.testing.assert_series_equal(world.truth.loc[~able, name], silent.truth.loc[~able, name])
+        for sample in SAMPLES:
+            here = able & (world.truth["sample"] == sample)
+            both = [np.sort(w.truth.loc[here, name]) for w in (world, silent)]
+            np.testing.assert_array_equal(*both)
+        assert (world.truth.loc[able, name] != silent.truth.loc[able, name]).mean() > 0.5
+
+
+def test_without_contact_nothing_is_induced():
+    level = np.random.default_rng(0).random(50)
+    for contact in (np.zeros(50, bool), np.ones(50, bool)):
+        np.testing.assert_array_equal(communication.induce(level, contact, 2.0), level)
+    contact = np.arange(50) < 10
+    np.testing.assert_array_equal(communication.induce(level, contact, 0.0), level)
+    induced = communication.induce(level, contact, 1e6)
+    assert induced[contact].min() > induced[~contact].max()
+    np.testing.assert_array_equal(np.argsort(induced[contact]), np.argsort(level[contact]))
+
+
+def test_a_section_without_senders_or_receivers_has_no_contact(demo):
+    xy, active = np.array([[0.0, 0.0], [5.0, 0.0]]), np.array([2.0, 2.0])
+    source, target = (CELL_TYPES.index(name) for name in ("macrophage", "T cell"))
+    found = [
+        communication.contacts(xy, np.array(types), demo.pairs[0], active)[1].tolist()
+        for types in ([source, target], [source, source], [target, target])
+    ]
+    assert found == [[True], [], [False, False]]
+    assert communication.contacts(xy, np.array([source, target]), demo.pairs[0], active - 1)[1].tolist() == [
+        False
+    ]
+    assert communication.contacts(5 * xy, np.array([source, target]), demo.pairs[0], active)[1].tolist() == [
+        False
+    ]
+
+
 def test_balance_meets_both_margins():
     generator = np.random.default_rng(0)
     fold = generator.normal(0, 2, (50, 20))
@@ -432,7 +531,7 @@ def test_flat_files_are_the_release_and_hold_no_truth(demo, world, tmp_path):
 
 def test_truth_tables_say_what_was_planted(demo, world, tmp_path):
     paths = write_truth(tmp_path, world, {"rule": "simulate"})
-    programs, genes, cells = (pd.read_parquet(path) for path in paths)
+    programs, genes, cells, pairs = (pd.read_parquet(path) for path in paths)
     decoys = programs[programs.role == "decoy"]
     assert list(decoys.term_id) == list(demo.decoys) and decoys.strength.isna().all()
     programs = programs[programs.role == "planted"]
@@ -444,6 +543,16 @@ def test_truth_tables_say_what_was_planted(demo, world, tmp_path):
     assert not set(genes.gene) & set(demo.markers) and (genes.loading > 0).all()
     assert list(cells.columns[:6]) == ["sample", "fov", "cell_ID", "cell_type", "border_um", "depth"]
     assert len(cells) == 3000 and cells.depth.mean() == pytest.approx(1)
+    pd.testing.assert_frame_equal(pairs, world.pairs)
+    assert list(pairs.columns[:8]) == [
+        *("pair", "source_type", "target_type", "a_term", "b_term", "a_name", "b_name", "effect")
+    ]
+    assert len(pairs) == 6 and pairs.a_name[0] == "class II peptide display"
+
+
+def test_a_world_without_communication_has_typed_but_empty_pairs(silent, world, tmp_path):
+    pairs = pd.read_parquet(write_truth(tmp_path, silent)[-1])
+    assert len(pairs) == 0 and pairs.dtypes.equals(world.pairs.dtypes)
 
 
 # --- user errors ----------------------------------------------------------------------------------
@@ -457,6 +566,7 @@ def test_truth_tables_say_what_was_planted(demo, world, tmp_path):
         ({"strength": -1.0}, SAMPLES, "strength -1.0"),
         ({"strength": float("nan")}, SAMPLES, "strength nan"),
         ({"cells": 5}, SAMPLES, "found 5 cells"),
+        ({"communication": 1}, SAMPLES, "communication 1, expected true or false"),
         ({}, ["a", "a"], "distinct"),
         ({}, [], "distinct"),
         ({"cells": 300, "strength": 60.0}, SAMPLES, "lower strength"),
@@ -476,16 +586,18 @@ def test_settings_out_of_bounds_are_one_sentence(demo, settings, samples, messag
         ("programs.tsv", "border", "edge", "place 'edge'"),
         ("programs.tsv", "decoy", "null", "role 'null'"),
         ("programs.tsv", "DEMO:0000134", "DEMO:0000002", "term DEMO:0000002"),
+        ("pairs.tsv", "tcr", "tcell", "program 'tcell'"),
+        ("pairs.tsv", "bcr", "tcr", "program 'tcr' in two roles"),
+        ("pairs.tsv", "plasma cell", "plasma", "cell type for ig 'plasma'"),
+        ("pairs.tsv", "interferon", "hypoxia", "place of hypoxia 'core'"),
     ],
 )
 def test_a_faulty_design_is_one_sentence(folder, tmp_path, file, old, new, message):
-    for name in ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv"):
+    for name in FILES:
         text = (folder / name).read_text()
         if name == file:
             assert old in text
             text = text.replace(f"\n{old}", f"\n{new}") if file == "panel.tsv" else text.replace(old, new)
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        design.read_design(
-            *(tmp_path / name for name in ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv"))
-        )
+        design.read_design(*(tmp_path / name for name in FILES))

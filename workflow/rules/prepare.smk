@@ -13,6 +13,7 @@ if config["simulate"]["enabled"]:
             gaf=f"{DEMO_ONTOLOGY}/demo.gaf",
             panel=f"{DEMO_ONTOLOGY}/panel.tsv",
             programs=f"{DEMO_ONTOLOGY}/programs.tsv",
+            pairs=f"{DEMO_ONTOLOGY}/pairs.tsv",
             code=lib("job", "store", "simulate", "ontology"),
         output:
             counts=simulated_files("counts"),
@@ -21,7 +22,7 @@ if config["simulate"]["enabled"]:
             cell_types=simulated_files("cell_types"),
             truth=expand(
                 f"{TRUTH}/{{table}}.parquet",
-                table=["programs", "program_genes", "cells"],
+                table=["programs", "program_genes", "cells", "pairs"],
                 allow_missing=True,
             ),
         log:

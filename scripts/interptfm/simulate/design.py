@@ -39,12 +39,16 @@ class Settings:
         Factor on the log-fold effect of every program; 0 leaves markers as the only structure.
     negative_probes
         Number of ``NegPrb*`` columns.
+    communication
+        Whether the receiver programs of the design's pairs are induced by contact with senders. If
+        not, every activity is drawn regardless of the neighbours.
     """
 
     cells: int = 3000
     fovs_per_section: int = 3
     strength: float = 1.0
     negative_probes: int = 10
+    communication: bool = True
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Settings:
@@ -66,6 +70,10 @@ class Settings:
                 raise InputError(f"simulate: found {name} {value!r}, expected a whole number from {low}")
         if not (np.isfinite(result.strength) and result.strength >= 0):
             raise InputError(f"simulate: found strength {result.strength!r}, expected a number from 0")
+        if not isinstance(result.communication, bool):
+            raise InputError(
+                f"simulate: found communication {result.communication!r}, expected true or false"
+            )
         return result
 
 
@@ -99,8 +107,34 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A planted communication: program a of a sender type induces program b in a receiver type.
+
+    Attributes
+    ----------
+    name
+        Name of the pair.
+    source_type, target_type
+        Cell types of senders and receivers.
+    a_term, b_term, a_name, b_name
+        Terms of the two programs and their names in the ontology.
+    effect
+        Standard deviations of b's activity that contact with a sender expressing a adds.
+    """
+
+    name: str
+    source_type: str
+    target_type: str
+    a_term: str
+    b_term: str
+    a_name: str
+    b_name: str
+    effect: float
+
+
+@dataclass(frozen=True)
 class Design:
-    """Panel, markers and programs of the demo tissue.
+    """Panel, markers, programs and communication of the demo tissue.
 
     Attributes
     ----------
@@ -112,12 +146,15 @@ class Design:
         Planted programs in table order.
     decoys
         Term to its genes; chosen at random, never co-expressed on purpose.
+    pairs
+        Planted communication, in table order; no program has two roles.
     """
 
     genes: tuple[str, ...]
     markers: dict[str, str]
     programs: tuple[Program, ...]
     decoys: dict[str, tuple[str, ...]]
+    pairs: tuple[Pair, ...]
 
 
 def direct_members(obo: str | Path, gaf: str | Path, panel: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -141,8 +178,10 @@ def direct_members(obo: str | Path, gaf: str | Path, panel: Iterable[str]) -> di
     return {term: tuple(sorted(genes)) for term, genes in members.items()}
 
 
-def read_design(obo: str | Path, gaf: str | Path, programs: str | Path, panel: str | Path) -> Design:
-    """Read the demo ontology and the two tables that say what is planted in it.
+def read_design(
+    obo: str | Path, gaf: str | Path, programs: str | Path, panel: str | Path, pairs: str | Path
+) -> Design:
+    """Read the demo ontology and the three tables that say what is planted in it.
 
     Parameters
     ----------
@@ -153,12 +192,16 @@ def read_design(obo: str | Path, gaf: str | Path, programs: str | Path, panel: s
         semicolons), ``place``, ``smooth``, ``effect``; the last four are empty for decoys.
     panel
         TSV with ``gene`` and ``marker_of`` (a cell type or empty).
+    pairs
+        TSV with ``pair``, ``source_type``, ``a`` (a program that the source type runs),
+        ``target_type``, ``b`` (a program that the target type runs anywhere), ``effect``.
 
     Raises
     ------
     InputError
         If a gene stands twice, a marker is in a planted term, a term is no leaf of the ontology or
-        has no gene, or a type, place or role is unknown.
+        has no gene, or a type, place or role is unknown; if a pair names a program that its cell
+        type does not run, or a program has two roles.
     """
     table = pd.read_csv(panel, sep="\t", dtype=str, keep_default_na=False)
     twice = table.gene[table.gene.duplicated()]
@@ -201,7 +244,39 @@ def read_design(obo: str | Path, gaf: str | Path, programs: str | Path, panel: s
                 genes,
             )
         )
-    return Design(tuple(table.gene), markers, tuple(planted), decoys)
+    return Design(tuple(table.gene), markers, tuple(planted), decoys, _read_pairs(pairs, obo, planted))
+
+
+def _read_pairs(path: str | Path, obo: str | Path, planted: list[Program]) -> tuple[Pair, ...]:
+    from interptfm.ontology import read_obo
+
+    terms = read_obo(obo)
+    names = dict(zip(terms.ids, terms.names, strict=True))
+    programs = {program.name: program for program in planted}
+    rows = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    roles = pd.concat([rows.a, rows.b])
+    _check(path, "program", set(roles), tuple(programs))
+    if (twice := roles[roles.duplicated()]).size:
+        raise InputError(f"{path}: found program {twice.iloc[0]!r} in two roles, expected one")
+    pairs = []
+    for row in rows.itertuples():
+        a, b = programs[row.a], programs[row.b]
+        for cell_type, program in ((row.source_type, a), (row.target_type, b)):
+            _check(path, f"cell type for {program.name}", {cell_type}, program.types)
+        _check(path, f"place of {b.name}", {b.place}, ("anywhere",))
+        pairs.append(
+            Pair(
+                row.pair,
+                row.source_type,
+                row.target_type,
+                a.term_id,
+                b.term_id,
+                names[a.term_id],
+                names[b.term_id],
+                float(row.effect),
+            )
+        )
+    return tuple(pairs)
 
 
 def _check(path: str | Path, what: str, found: set[str], known: tuple[str, ...]) -> None:

@@ -50,7 +50,7 @@ def expression_table(section: Section) -> pd.DataFrame:
 def write_truth(
     folder: str | Path, simulation: Simulation, provenance: dict[str, Any] | None = None
 ) -> list[Path]:
-    """Write ``programs.parquet``, ``program_genes.parquet`` and ``cells.parquet``.
+    """Write ``programs.parquet``, ``program_genes.parquet``, ``cells.parquet`` and ``pairs.parquet``.
 
     Columns as in :class:`interptfm.simulate.model.Simulation`. Only evaluation may read them.
     """
@@ -58,6 +58,7 @@ def write_truth(
         "programs.parquet": simulation.programs,
         "program_genes.parquet": simulation.program_genes,
         "cells.parquet": simulation.truth,
+        "pairs.parquet": simulation.pairs,
     }
     for name, table in tables.items():
         store.write_table(Path(folder) / name, table, provenance)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from interptfm import job
 from interptfm.errors import InputError
-from interptfm.simulate import expression, tissue
+from interptfm.simulate import communication, expression, tissue
 from interptfm.simulate.design import CELL_TYPES, Design, Program, Settings
 
 ACTIVITY_SCALE_UM = 25.0
@@ -68,12 +68,16 @@ class Simulation:
         ``sample``, ``fov``, ``cell_ID``, ``cell_type``, ``border_um`` (signed distance to the
         tumour border, negative inside), ``depth`` (factor, mean 1), and ``activity:<term_id>`` of
         every program.
+    pairs
+        Planted communication, see :func:`interptfm.simulate.communication.pair_table`; no rows where
+        the settings plant none.
     """
 
     sections: dict[str, Section]
     programs: pd.DataFrame
     program_genes: pd.DataFrame
     truth: pd.DataFrame
+    pairs: pd.DataFrame
 
 
 def simulate(settings: Mapping[str, Any], samples: Sequence[str], seed: int, design: Design) -> Simulation:
@@ -87,9 +91,10 @@ def simulate(settings: Mapping[str, Any], samples: Sequence[str], seed: int, des
         Section names; the cells are shared out evenly between them.
     seed
         Seed of the run. Layout, gene means, loadings, activities and depths do not depend on the
-        strength: worlds of one seed differ in the effect of the programs alone.
+        strength: worlds of one seed differ in the effect of the programs alone. Nor do they depend on
+        ``communication``, but for which receiver of a pair has which activity.
     design
-        Panel, markers and programs, see :func:`interptfm.simulate.design.read_design`.
+        Panel, markers, programs and pairs, see :func:`interptfm.simulate.design.read_design`.
 
     Raises
     ------
@@ -119,6 +124,9 @@ def simulate(settings: Mapping[str, Any], samples: Sequence[str], seed: int, des
     )
     genes = design.genes
     activities = _activities(design.programs, layouts, generator)
+    pairs = communication.pair_table((), ())
+    if chosen.communication:
+        activities, pairs = communication.communicate(design, layouts, activities)
     loadings, annotated = expression.draw_loadings(
         design.programs, genes, design.markers, generator("loadings")
     )
@@ -154,6 +162,7 @@ def simulate(settings: Mapping[str, Any], samples: Sequence[str], seed: int, des
         _program_table(design, chosen.strength),
         _gene_table(design, loadings, annotated),
         _cell_table(design, layouts, totals, activities),
+        pairs,
     )
 
 
