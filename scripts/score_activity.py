@@ -14,8 +14,9 @@ def main(snakemake):
 
         given, params, output = snakemake.input, snakemake.params, snakemake.output
         settings = dict(params.activity)
+        layer = int(store.read_json(given.summary)["layer"])
         origin = job.provenance(
-            snakemake, activity=settings, dictionary=params.dictionary, layer=params.layer, seed=params.seed
+            snakemake, activity=settings, dictionary=params.dictionary, layer=layer, seed=params.seed
         )
         cells = units.read_cells(units.listed(given.cells))
         codes, present = units.feature_units(given.features, cells, settings["aggregate"])
@@ -26,8 +27,8 @@ def main(snakemake):
             store.read_table(given.dag),
         )
         found = analysis.analyse(
-            cells, codes, present, concepts, store.read_table(given.interpretable), store.read_table(given.pairs),
-            read_channels(given.channels), settings, params.seed,
+            cells, codes, present, concepts, store.read_table(given.interpretable),
+            store.read_table(given.pairs), read_channels(given.channels), settings, params.seed,
         )  # fmt: skip
         paths = zip(
             units.listed(given.cells), units.listed(output.activity), cells.rows().values(), strict=True
@@ -38,7 +39,7 @@ def main(snakemake):
             )
         for name in ("concepts", "channels", "means"):
             store.write_table(output[name], getattr(found, name), provenance=origin)
-        summary = {"dictionary": params.dictionary, "layer": params.layer, **found.summary}
+        summary = {"dictionary": params.dictionary, "layer": layer, **found.summary}
         store.write_json(output.summary, {**summary, "provenance": origin})
 
 

@@ -1,4 +1,4 @@
-"""Spaces of units (``tis.units``), their layers, and the arms that TIS compares them with.
+"""Spaces of units (``tis.units``), the features of crosstalk, their layers, and the arms that TIS compares.
 
 Runs while Snakemake parses the workflow, hence standard library only.
 """
@@ -24,7 +24,7 @@ def serves_judge(arms: dict[str, Config], name: str) -> bool:
 
 
 def check(arms: dict[str, Config]) -> None:
-    """Check ``tis``, ``regions`` and the arms that they name (of :func:`interptfm.config.resolve`).
+    """Check ``tis``, ``regions``, ``crosstalk`` and their arms (of :func:`interptfm.config.resolve`).
 
     Raises
     ------
@@ -48,6 +48,7 @@ def check(arms: dict[str, Config]) -> None:
     for entry in main["tis"]["units"]:
         unit_layers(main, entry)
     regions_layer(main)
+    crosstalk_dictionary(main)
 
 
 def unit_settings(config: Config, name: str) -> Config:
@@ -112,3 +113,33 @@ def regions_layer(config: Config) -> int:
             f"units {config['regions']['units']!r}"
         )
     return layer
+
+
+def crosstalk_dictionary(config: Config) -> str:
+    """Return the dictionary of ``crosstalk.features``: the one named, or the first.
+
+    Raises
+    ------
+    InputError
+        If it is not there or not of gene tokens, or does not have the layer; with the layer ``chosen``,
+        which is one of the first dictionary's, any of those.
+    """
+    features = config["crosstalk"]["features"]
+    of_genes = {d["name"]: d for d in config["dictionaries"] if d["tokens"] == "gene"}
+    first = config["dictionaries"][0]
+    name = features["dictionary"] or first["name"]
+    if name not in of_genes:
+        raise InputError(
+            f"configuration: key 'crosstalk.features.dictionary': found {name!r}, expected one of gene "
+            f"tokens: {', '.join(of_genes) or 'none'}"
+        )
+    available = config_module.dictionary_layers(config, of_genes[name])
+    chosen = features["layer"] == "chosen"
+    wanted = config_module.dictionary_layers(config, first) if chosen else [features["layer"]]
+    for layer in wanted:
+        if layer not in available:
+            raise InputError(
+                f"configuration: key 'crosstalk.features.layer': found {features['layer']!r}, expected one "
+                f"of {available}, the layers of dictionary {name!r}"
+            )
+    return name

@@ -545,6 +545,20 @@ def same_weights(wildcards):
     return given and arm.get("model") == ARMS[""]["model"]
 
 
+def crosstalk_layer():
+    """Return the layer of the features that crosstalk is about: its number, or what validation chose."""
+    layer = config["crosstalk"]["features"]["layer"]
+    return chosen_layer() if layer == "chosen" else layer
+
+
+def activity_inputs(wildcards):
+    """Input function: the features of cells, and what they are aligned with."""
+    place = f"{spaces.crosstalk_dictionary(ARMS[''])}/layer_{crosstalk_layer()}"
+    tables = {"interpretable": "parquet", "pairs": "parquet", "summary": "json"}
+    alignment = {name: f"{RUN}/alignment/{place}/{name}.{suffix}" for name, suffix in tables.items()}
+    return {"features": f"{RUN}/features/{place}/cells.zarr.zip", **alignment}
+
+
 def python_of_rule():
     """Return rule → Python of its family (``environments``), the family being its conda file's name."""
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:

@@ -1,4 +1,4 @@
-"""From cells, features and concepts to activity, its table of concepts, channels, and their means by cell type."""
+"""From cells, features and concepts to activity, its table of concepts, channels, and means by cell type."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ SOURCES = ("features", "genes")
 
 @dataclass(frozen=True)
 class Concepts:
-    """Terms (``term_id``, ``name``, ``source``, ``ic``, ``members``, ``propagated``), their genes and their graph.
+    """Terms (``term_id``, ``name``, ``source``, ``ic``, ``members``, ``propagated``), their genes and graph.
 
-    ``membership`` bool (genes × terms), ``genes`` its gene axis, ``dag`` child, parent, relation (may be empty).
+    ``membership`` bool (genes × terms), ``genes`` its gene axis, ``dag`` child, parent, relation (may be
+    empty).
     """
 
     terms: pd.DataFrame
@@ -38,8 +39,9 @@ class Concepts:
 
 @dataclass(frozen=True)
 class Activity:
-    """``matrix`` and ``genes``: float32 (cells × concepts kept); ``var``: a row a concept kept; the tables of all
-    terms (``concepts``, ``channels``), of channels by cell type (``means``), and plain values (``summary``)."""
+    """``matrix`` and ``genes``: float32 (cells × concepts kept); ``var``: a row a concept kept; the tables of
+    all terms (``concepts``, ``channels``), of channels by cell type (``means``), and plain values
+    (``summary``)."""
 
     matrix: np.ndarray
     genes: np.ndarray
@@ -72,9 +74,9 @@ def analyse(
     settings
         The ``activity`` block of the configuration.
 
-    With source ``features`` a concept without a feature that counts is left out, unless terms below it roll up to
-    it; with source ``genes`` every concept with a gene that varies is kept. Where no concept is left, the
-    matrices have no columns and the summary's ``status`` says so.
+    With source ``features`` a concept without a feature that counts is left out, unless terms below it roll
+    up to it; with source ``genes`` every concept with a gene that varies is kept. Where no concept is left,
+    the matrices have no columns and the summary's ``status`` says so.
 
     Raises
     ------
@@ -205,9 +207,9 @@ def channel_means(
 ) -> pd.DataFrame:
     """Return the mean activity of every channel in every cell type, one row each.
 
-    A channel's activity in a cell is the mean over its concepts, z-scored over all cells; ``mean`` is its mean in
-    the type, ``lo`` and ``hi`` the 95 % block-bootstrap interval (missing with fewer than 2 blocks), ``mean_genes``
-    the same of the genes' activity. ``n_concepts`` 0: every value is missing.
+    A channel's activity in a cell is the mean over its concepts, z-scored over all cells; ``mean`` is its
+    mean in the type, ``lo`` and ``hi`` the 95 % block-bootstrap interval (missing with fewer than 2 blocks),
+    ``mean_genes`` the same of the genes' activity. ``n_concepts`` 0: every value is missing.
     """
     types, rows = cells.types, []
     for name in channels.names:

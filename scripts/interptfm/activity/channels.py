@@ -140,8 +140,9 @@ def classify(terms: pd.DataFrame, dag: pd.DataFrame, channels: Channels) -> pd.D
 
     Returns
     -------
-    ``term_id``, ``name``, ``source``, ``channel`` (a name, ``generic`` or ``unclassified``), ``by`` (``generic``,
-    ``root``, ``pattern`` or ``none``), ``reason`` (root or pattern), ``steps`` (to the root, else missing).
+    ``term_id``, ``name``, ``source``, ``channel`` (a name, ``generic`` or ``unclassified``), ``by``
+    (``generic``, ``root``, ``pattern`` or ``none``), ``reason`` (root or pattern), ``steps`` (to the root,
+    else missing).
     """
     parents = parents_of(dag)
     order = {name: i for i, name in enumerate(channels.names)}

@@ -29,9 +29,9 @@ def write_activity(
 ) -> None:
     """Write ``activity/<sample>.h5ad``.
 
-    X ``matrix`` and layer ``genes`` float32 (cells × concepts); obs_names and order of the cells file, obs with the
-    columns of :data:`OBS` and ``has_tokens`` (``present``); obsm ``spatial`` in µm where the cells have it; var
-    ``term_id`` with the columns of :data:`VAR`; uns ``interptfm``: JSON of the provenance.
+    X ``matrix`` and layer ``genes`` float32 (cells × concepts); obs_names and order of the cells file, obs
+    with the columns of :data:`OBS` and ``has_tokens`` (``present``); obsm ``spatial`` in µm where the cells
+    have it; var ``term_id`` with the columns of :data:`VAR`; uns ``interptfm``: JSON of the provenance.
 
     Raises
     ------

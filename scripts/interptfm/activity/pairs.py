@@ -22,15 +22,15 @@ def choose(interpretable: pd.DataFrame, pairs: pd.DataFrame, settings: Mapping[s
     interpretable
         ``alignment/*/interpretable.parquet``: the best feature of each interpretable concept.
     pairs
-        ``alignment/*/pairs.parquet``: the ten features of a concept that are best on validation, and the concept
-        at which each feature is best; scores on test, q among the concepts.
+        ``alignment/*/pairs.parquet``: the ten features of a concept that are best on validation, and the
+        concept at which each feature is best; scores on test, q among the concepts.
     settings
-        ``pairs`` (``best``: rows of ``interpretable``; ``listed``: of ``pairs``), ``max_q``, ``min_lift``, and
-        ``min_f1_validation`` (None: no limit).
+        ``pairs`` (``best``: rows of ``interpretable``; ``listed``: of ``pairs``), ``max_q``, ``min_lift``,
+        and ``min_f1_validation`` (None: no limit).
 
-    A pair counts with q < ``max_q`` (1: any q) and a lift above ``min_lift``; lift is the F1 beyond that of the
-    concept's best single gene, and the pair's weight. All of this is about which genes' tokens a feature fires
-    on; nothing of it knows where a cell lies.
+    A pair counts with q < ``max_q`` (1: any q) and a lift above ``min_lift``; lift is the F1 beyond that of
+    the concept's best single gene, and the pair's weight. All of this is about which genes' tokens a feature
+    fires on; nothing of it knows where a cell lies.
     """
     if settings["pairs"] not in CHOICES:
         raise InputError(f"activity.pairs: found {settings['pairs']!r}, expected one of {', '.join(CHOICES)}")
@@ -67,8 +67,8 @@ def weights(chosen: pd.DataFrame, terms: Sequence[str], n_features: int) -> spar
     feature = chosen["feature"].to_numpy(np.int64)
     if len(feature) and (feature.min() < 0 or feature.max() >= n_features):
         raise InputError(
-            f"pairs: found feature {feature.max()}, expected one below {n_features}; are pairs and cells of one "
-            "dictionary?"
+            f"pairs: found feature {feature.max()}, expected one below {n_features}; "
+            "are pairs and cells of one dictionary?"
         )
     column = np.array([place[term] for term in chosen["term_id"]], np.int64)
     return sparse.csr_matrix(

@@ -17,8 +17,8 @@ def descendants(terms: pd.DataFrame, dag: pd.DataFrame, hops: int) -> dict[tuple
     Parameters
     ----------
     terms
-        ``term_id`` and ``members``: all ids of the class of terms with the same genes; a step from or to any of
-        them is one of the class. Terms on the way need not be among ``terms``.
+        ``term_id`` and ``members``: all ids of the class of terms with the same genes; a step from or to any
+        of them is one of the class. Terms on the way need not be among ``terms``.
     dag
         ``child``, ``parent``, ``relation``; ``is_a`` and ``part_of`` count.
     """
@@ -54,7 +54,7 @@ def unpropagated(
 def roll_up(
     scores: np.ndarray, steps: Mapping[tuple[int, int], int], touched: np.ndarray, alpha: float
 ) -> np.ndarray:
-    """Return scores (cells × terms) in which each touched term gains α^hops × the score of each term below it.
+    """Return scores (cells × terms) where each touched term gains α^hops × the score of each term below it.
 
     A term below is counted once, over its shortest way, with the score that it has before any rolling up.
     """

@@ -24,8 +24,8 @@ def gene_scores(logged: sparse.spmatrix, membership: sparse.spmatrix) -> np.ndar
     membership
         (genes × concepts) bool, genes in the same order.
 
-    Genes that are the same in all cells have no z-score and are left out of the mean; a concept without any other
-    is NaN throughout. The cells that z-scores are taken over are those given.
+    Genes that are the same in all cells have no z-score and are left out of the mean; a concept without any
+    other is NaN throughout. The cells that z-scores are taken over are those given.
     """
     logged = sparse.csr_matrix(logged, dtype=np.float64)
     mean = np.asarray(logged.mean(axis=0)).ravel()
@@ -43,9 +43,9 @@ def gene_scores(logged: sparse.spmatrix, membership: sparse.spmatrix) -> np.ndar
 def unit_deviation(scores: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return scores divided by each concept's standard deviation, and the deviations (concepts,).
 
-    The deviation is that of the cells ``present`` (bool), their zeros included. Nothing is subtracted: a cell in
-    which no feature of a concept fires keeps 0, and so does one without tokens. A concept that does not vary
-    has deviation 0 and stays as it is.
+    The deviation is that of the cells ``present`` (bool), their zeros included. Nothing is subtracted: a cell
+    in which no feature of a concept fires keeps 0, and so does one without tokens. A concept that does not
+    vary has deviation 0 and stays as it is.
     """
     deviation = scores[present].std(axis=0) if present.any() else np.zeros(scores.shape[1])
     deviation = np.where(deviation > 1e-12, deviation, 0.0)
