@@ -42,6 +42,7 @@ def main(snakemake):
                 report.listed(given.tissue),
                 given.get("unit_recovery", []),
             ),
+            activity=dict(zip(params.activity, report.listed(given.activity), strict=True)),
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

@@ -118,6 +118,7 @@ REPORT_INPUT = {
     "regions": list(REGION_FILES.values()),
     "tissue": REGION_CELLS,
     "unit_recovery": list(UNIT_RECOVERY_FILES.values()),
+    "activity": list(ACTIVITY_TABLES.values()),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -134,6 +135,7 @@ REPORT_PARAMS = {
     "reading": list(READING_FILES),
     "tis": SCORED_UNITS,
     "regions": list(REGION_FILES),
+    "activity": list(ACTIVITY_TABLES),
 }
 
 

@@ -62,6 +62,7 @@ class Run:
     reading: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     dictionary_tables: dict[str, Any] = field(default_factory=dict)
     microenvironments: Microenvironments | None = None
+    activity: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -140,6 +141,7 @@ def read(
     stability: Sequence[str] = (),
     frontier: str | None = None,
     microenvironments: Microenvironments | None = None,
+    activity: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -167,6 +169,8 @@ def read(
         Tables of the reading of features, and its ``summary``, by name.
     microenvironments
         Scores of units and what was called from them, read already.
+    activity
+        Tables of the activity of concepts, and its ``summary``, by name.
 
     Raises
     ------
@@ -217,6 +221,7 @@ def read(
         reading=_reading(reading) if reading else None,
         dictionary_tables=_dictionary_tables(absorption or {}, has_graph, stability, frontier),
         microenvironments=microenvironments,
+        activity=_reading(activity) if activity else None,
         provenance=dict(provenance or {}),
     )
 

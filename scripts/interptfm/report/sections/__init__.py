@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from interptfm.report.page import Section
 from interptfm.report.run import Run
+from interptfm.report.sections.activity import activity
 from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
 from interptfm.report.sections.dictionary_quality import dictionary_quality
@@ -31,6 +32,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     recovery,
     interpretability,
     microenvironments,
+    activity,
 )
 
 
