@@ -15,13 +15,14 @@ from planning import plans, snakemake
 from test_workflow import scripts_and_libraries
 
 from interptfm import config as settings
-from interptfm import dependencies
+from interptfm import dependencies, store
 
 REPORT = {"write_report"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
+ACTIVITY = {"score_activity"} | REPORT
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
-CHOICE = {"choose_layer"} | COMPARISON
+CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
 ALIGNMENT = {"align", "absorption"} | CHOICE
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
@@ -37,7 +38,8 @@ ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS | TIS
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
-UNTRAINED = MODEL - {"encode_neurons", "aggregate", "choose_layer", "dictionary_quality", "absorption"}
+MAIN_ARM_ONLY = {"choose_layer", "dictionary_quality", "absorption", "score_activity"}
+UNTRAINED = MODEL - {"encode_neurons", "aggregate"} - MAIN_ARM_ONLY
 ARM = UNTRAINED - (TIS - REPORT)
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
@@ -111,7 +113,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "dictionaries.0.buffer_bytes": (20_000_000, DICTIONARY),
     "dictionaries.0.seeds": (3, {"train_seed", "stability"} | ALIGNMENT),
     "features.thresholds": ([0, 0.5], FEATURES | NEURONS),
-    "features.top_tokens": (10, {"aggregate"} | READING | SCORES),
+    "features.top_tokens": (10, {"aggregate"} | READING | SCORES | ACTIVITY),
     "features.grid": ([0, 0.5], FEATURES | NEURONS),
     "alignment.permutations": (30, ALIGNMENT),
     "alignment.strata": (4, ALIGNMENT),
@@ -169,6 +171,17 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "regions.markers.endothelium": (["VWF"], REGIONS),
     "regions.bootstrap": (30, REGIONS),
     "regions.legacy": (True, REGIONS),
+    "activity.source": ("genes", ACTIVITY),
+    "activity.aggregate": ("max", ACTIVITY),
+    "activity.pairs": ("best", ACTIVITY),
+    "activity.max_q": (0.1, ACTIVITY),
+    "activity.min_lift": (0.1, ACTIVITY),
+    "activity.min_f1_validation": (0.1, ACTIVITY),
+    "activity.rollup.alpha": (0.7, ACTIVITY),
+    "activity.rollup.hops": (1, ACTIVITY),
+    "activity.channels": ("tests/tiny.yaml", ACTIVITY),  # any file: the plan does not read it
+    "activity.bootstrap": (30, ACTIVITY),
+    "crosstalk.features.dictionary": ("batchtopk", REPORT),  # named, it is the one that null stands for
     # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
     "arms.genes_a.cells.genes": ("half_b", {"build_model", "extract"} | TIS),
@@ -181,6 +194,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
 # Keys that name the run or other files; what those change has tests of its own, here or in test_config.py.
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
+    "crosstalk.features.layer",  # which layer is chosen is no constant
     # Another architecture has other keys; the first dictionary is of gene tokens.
     "activations.gene_tokens",  # off, it is an error in any arm but that of a judge
     # One value each so far.
@@ -216,6 +230,10 @@ EDITS: dict[str, set[str]] = {
     "dictionary_quality/absorption.py": {"absorption"} | REPORT,
     "stats.py": ALIGNMENT | TIS,
     "tis/": TIS,
+    "tis/__init__.py": TIS | ACTIVITY,
+    "tis/judges.py": TIS | ACTIVITY,
+    "tis/units.py": TIS | ACTIVITY,
+    "activity/": ACTIVITY,
     "regions/": REGIONS,
     "unit_recovery.py": UNIT_RECOVERY,
     "recovery.py": CHOICE,
@@ -223,8 +241,8 @@ EDITS: dict[str, set[str]] = {
     "reading/": READING,
     "report/": REPORT,
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
-    "config.py": set(),
-    "schema.py": set(),
+    "config.py": ACTIVITY,  # definitions of channels are read and checked as the configuration is
+    "schema.py": ACTIVITY,
     "dependencies.py": set(),
     "fetch.py": set(),
     "passes.py": set(),
@@ -320,6 +338,17 @@ def test_an_edited_module_reruns_the_stages_that_use_it(project, modules_by_use)
 def test_a_changed_k_leaves_the_baseline_alone(plans_of_keys):
     jobs = plans_of_keys["dictionaries.0.k"]
     assert jobs["align"] == jobs["train_dictionary"] == jobs["encode"] == 3  # 2 layers and 1 of the arm
+
+
+def test_crosstalk_on_another_layer_than_the_chosen_scores_activity_anew(project, tmp_path):
+    chosen = store.read_json(project / "results/tiny/alignment/chosen_layer.json")["layer"]
+    tiny, cases = settings.load_yaml(project / "tests/tiny.yaml"), {}
+    for layer in (0, 1):
+        file = tmp_path / f"{layer}.yaml"
+        file.write_text(yaml.safe_dump(changed(tiny, "crosstalk.features.layer", layer)))
+        cases[str(layer)] = {"configs": [str(file)]}
+    found = plans(project, cases)
+    assert set(found[str(chosen)]) == REPORT and set(found[str(1 - chosen)]) == ACTIVITY
 
 
 def test_another_layer_runs_that_layer_only(plans_of_keys):

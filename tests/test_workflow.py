@@ -36,6 +36,9 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "tis/features/layer_1/summary.json",
         "regions/section_2.parquet",
         "regions/interface.parquet",
+        "activity/section_1.h5ad",
+        "activity/channel_means.parquet",
+        "truth/pairs.parquet",
         "recovery/unit_claims.tsv",
         "arms/genes_a/activations/section_1/0.zarr.zip",
     ):
