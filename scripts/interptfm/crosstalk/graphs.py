@@ -56,25 +56,35 @@ class Graph:
 
 @dataclass(frozen=True)
 class Weights:
-    """Edge weights from distances: ``gaussian`` exp(−d²/2ℓ²), ``exponential`` exp(−d/ℓ), or ``none`` (1)."""
+    """Edge weights from distances: ``gaussian`` exp(−d²/2ℓ²), ``exponential`` exp(−d/ℓ), or ``none`` (1).
+
+    ℓ None: the median length of the edges over √2, so that a Gaussian is the published exp(−d²/σ²).
+    """
 
     kind: str = "gaussian"
-    length_um: float = 20.0
+    length_um: float | None = 20.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("gaussian", "exponential", "none"):
             raise InputError(
                 f"crosstalk.graph.weights: found {self.kind!r}, expected gaussian, exponential or none"
             )
-        if self.kind != "none" and not self.length_um > 0:
+        if self.kind != "none" and self.length_um is not None and not self.length_um > 0:
             raise InputError(f"crosstalk.graph.length_um: found {self.length_um}, expected µm above 0")
+
+    def length(self, distance: np.ndarray) -> float:
+        """Return ℓ in µm for edges of these lengths."""
+        if self.length_um is not None:
+            return self.length_um
+        middle = float(np.median(distance)) if len(distance) else 0.0
+        return middle / np.sqrt(2) if middle > 0 else 1.0
 
     def of(self, distance: np.ndarray) -> np.ndarray:
         """Return the weight of each distance (µm), float32."""
         d = np.asarray(distance, float)
-        if self.kind == "none":
+        if self.kind == "none" or not len(d):
             return np.ones(len(d), np.float32)
-        scaled = d / self.length_um
+        scaled = d / self.length(d)
         power = -(scaled**2) / 2 if self.kind == "gaussian" else -scaled
         return np.exp(power).astype(np.float32)
 
@@ -191,7 +201,7 @@ def build(spatial: np.ndarray, section: np.ndarray, chosen: Builder, weights: We
     distance = np.linalg.norm(spatial[i] - spatial[j], axis=1).astype(np.float32)
     parameters = {
         "builder": type(chosen).__name__.lower(), **asdict(chosen), "weights": weights.kind,  # type: ignore[call-overload]
-        **({} if weights.kind == "none" else {"length_um": weights.length_um}),
+        **({} if weights.kind == "none" else {"length_um": weights.length(distance)}),
         "cells": len(spatial), "without_place": int((~placed).sum()), "edges": len(i),
     }  # fmt: skip
     return Graph(len(spatial), i.astype(np.int32), j.astype(np.int32), distance, weights.of(distance), parameters)

@@ -130,8 +130,8 @@ def exceeding(
 
 
 def test_pairs(
-    tissue: Tissue, *, permutations: int, match_um: float, shortest_um: float, min_edges: int, draws: Draws,
-    others: Sequence[str] = OTHERS, kept: int = 6,
+    tissue: Tissue, *, permutations: int, match_um: float, shortest_um: float, min_edges: int, max_r: float,
+    draws: Draws, others: Sequence[str] = OTHERS, kept: int = 6,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
     """Test every pair of concepts in every pair of types.
 
@@ -147,6 +147,9 @@ def test_pairs(
         Shortest shift, whatever the range.
     min_edges
         Type pairs with fewer edges are not tested.
+    max_r
+        Concepts whose residuals correlate more than this within cells are no pair: they are one activity, and
+        what is smooth in space meets itself.
     draws
         Name → generator of its own.
     others
@@ -175,6 +178,7 @@ def test_pairs(
     # Memory: all donors at once, int32; rows without one are −1.
     donors = [list(moved.donors(k)) for k in range(permutations)]
     varies = np.array([tissue.residual[tissue.types == t].std(axis=0) > 0 for t in range(len(tissue.type_names))])
+    apart = np.abs(correlation(residual)) <= max_r
     frames, nulls = [], {}
     for target, sources in jobs:
         cells, sent = signed.receiver(target, sources)
@@ -187,18 +191,19 @@ def test_pairs(
             for mine, donor in donors[k]:
                 null[k][..., mine] = pairs.covariance(signed.sums(sent, donor[cells], mine))
                 lifts[..., mine] += pairs.lift(cut.sums(sent_cut, donor[cells], mine))
-        chosen = _hypotheses(target, sources, varies, moved.testable) & np.isfinite(observed) & np.isfinite(null).all(axis=0)
+        chosen = _hypotheses(target, sources, varies, moved.testable, apart) & np.isfinite(observed)
+        chosen &= np.isfinite(null).all(axis=0)
         source, a, b = np.nonzero(chosen)
         tested, null = observed[chosen], null[:, chosen]
         p, p_min = stats.pooled_permutation_p(tested, null, np.zeros(len(tested), int))
-        lifted, score = pairs.lift(observed_cut)[chosen], pairs.mean_product(observed_cut)[chosen]
-        expected = (lifts / permutations)[chosen]
+        score = pairs.mean_product(observed_cut)[chosen]
+        expected = (pairs.independent(observed_cut) * lifts / permutations)[chosen]
         deviation = null.std(axis=0, ddof=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             frame = {
                 "source": np.asarray(sources)[source], "target": target, "a": a, "b": b,
                 "n_edges": counts[np.asarray(sources)[source], target], "score": score,
-                "null_mean": score / lifted * expected, "log2_ratio": np.log2(lifted / expected),
+                "null_mean": expected, "log2_ratio": np.log2(np.where(score > 0, score, np.nan) / expected),
                 "statistic": tested, "z": (tested - null.mean(axis=0)) / np.where(deviation > 0, deviation, np.nan),
                 "p": p, "p_min": p_min,
             }  # fmt: skip
@@ -214,16 +219,27 @@ def test_pairs(
     facts = {
         "shortest_shift_um": moved.least_um, "distinct_shifts": moved.distinct,
         "concepts": [len(g) for g in moved.groups], "share_with_donor": [float(x) for x in given],
+        "overlapping_pairs": int((~apart[np.triu_indices(n_concepts, 1)]).sum()),
     }  # fmt: skip
     return table, nulls, facts
 
 
-def _hypotheses(target: int, sources: Sequence[int], varies: np.ndarray, testable: np.ndarray) -> np.ndarray:
-    """Return which (source, a, b) are hypotheses: a ≠ b, each unordered pair once, both varying."""
+def correlation(residual: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of concepts within cells (concepts × concepts); 0 without spread."""
+    centred = residual - residual.mean(axis=0)
+    size = np.sqrt((centred**2).sum(axis=0))
+    unit = np.divide(centred, size, out=np.zeros_like(centred), where=size > 0)
+    return unit.T @ unit
+
+
+def _hypotheses(
+    target: int, sources: Sequence[int], varies: np.ndarray, testable: np.ndarray, apart: np.ndarray
+) -> np.ndarray:
+    """Return which (source, a, b) are hypotheses: not one activity, each unordered pair once, both varying."""
     n = varies.shape[1]
     result = np.zeros((len(sources), n, n), bool)
     for k, source in enumerate(sources):
-        result[k] = varies[source][:, None] & (varies[target] & testable)[None, :]
+        result[k] = apart & varies[source][:, None] & (varies[target] & testable)[None, :]
         np.fill_diagonal(result[k], False)
         if source == target:
             result[k] = np.triu(result[k], 1)

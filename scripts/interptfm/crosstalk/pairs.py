@@ -80,6 +80,13 @@ def lift(sums: np.ndarray) -> np.ndarray:
     return np.divide(ab * w, expected, out=np.full(ab.shape, np.nan, np.float32), where=expected > 1e-12)
 
 
+def independent(sums: np.ndarray) -> np.ndarray:
+    """Return mean(a)·mean(b) over edges, from sums (…, A + 1, B + 1): what amounts alone would give."""
+    _, a, b, w = _parts(sums)
+    w = np.where(w > 0, w, np.nan)
+    return (a / w) * (b / w)
+
+
 def mean_product(sums: np.ndarray) -> np.ndarray:
     """Return mean(ab) over edges, from sums (…, A + 1, B + 1); NaN without edges."""
     ab, _, _, w = _parts(sums)
