@@ -169,7 +169,7 @@ def _channels(
     tables, statistics, found = {}, {}, None
     for level, labels in ((TYPES, tissue.types), (COMPARTMENTS, compartment)):
         made = channel_tests.channel_nulls(
-            tissue, n, null["match_um"], null["shortest_um"], draws,
+            tissue, n, null["permutations"]["pairs"], null["match_um"], null["shortest_um"], draws,
             [name for name in null["others"] if name != nulls.LABELS],
         )  # fmt: skip
         tables[level], statistics, found = channel_tests.test_channels(

@@ -112,15 +112,20 @@ class Nulls:
     """Donors of every permutation, made when asked for: they are cheap, and many."""
 
     n: int
+    n_others: int
     default: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]]
     testable: np.ndarray
     others: Mapping[str, Callable[[int], np.ndarray]]
 
 
 def channel_nulls(
-    tissue: Tissue, n: int, match_um: float, shortest_um: float, draws: Draws, others: Sequence[str]
-) -> Nulls:
-    """Prepare the nulls of channels, as those of concept pairs (:mod:`interptfm.crosstalk.nulls`)."""
+    tissue: Tissue, n: int, n_others: int, match_um: float, shortest_um: float, draws: Draws,
+    others: Sequence[str],
+) -> Nulls:  # fmt: skip
+    """Prepare the nulls of channels, as those of concept pairs (:mod:`interptfm.crosstalk.nulls`).
+
+    ``n`` permutations of the default, ``n_others`` of those beside it.
+    """
     moved = shifts(tissue, tissue.types, tissue.residual, match_um, shortest_um, n, draws, "channels")
     made: dict[str, Callable[[int], np.ndarray]] = {}
     if PROFILES in others:
@@ -128,9 +133,9 @@ def channel_nulls(
         made[PROFILES] = lambda k: shuffled(strata, generator)
     if UNCENTRED in others:
         torus = Torus(tissue.spatial, tissue.fov, np.zeros(len(tissue.types), int), match_um)
-        drawn = torus.draw(max(moved.least_um, default=shortest_um), n, draws("channels uncentred"))
+        drawn = torus.draw(max(moved.least_um, default=shortest_um), n_others, draws("channels uncentred"))
         made[UNCENTRED] = lambda k: torus.donors(drawn[k])
-    return Nulls(n, moved.donors, moved.testable, made)
+    return Nulls(n, n_others, moved.donors, moved.testable, made)
 
 
 def test_channels(
@@ -174,6 +179,7 @@ def test_channels(
                 null[k] = found.means(first, second, donors)
             else:
                 null[k][:, columns] = found.means(first[:, chosen], second[:, chosen], donors)
+    for k in range(nulls.n_others):
         for name, donor in nulls.others.items():
             values, seen = (plain, observed_z) if name == UNCENTRED else ((first, second), observed)
             count[name] += found.means(*values, donor(k)) >= seen
@@ -201,11 +207,11 @@ def test_channels(
         "p": p, "p_min": p_min, "score_z": observed_z.ravel(),
     }  # fmt: skip
     for name, number in count.items():
-        table[f"p_{name}"] = np.where(usable, (1 + number.ravel()) / (1 + nulls.n), np.nan)
+        table[f"p_{name}"] = np.where(usable, (1 + number.ravel()) / (1 + nulls.n_others), np.nan)
     if shuffle:
-        statistics[LABELS] = _label_null(graph, labels, tissue.z, found.pairs, nulls.n, make(f"{level} labels"))
+        statistics[LABELS] = _label_null(graph, labels, tissue.z, found.pairs, nulls.n_others, make(f"{level} labels"))
         exceeding = (statistics[LABELS] >= observed_z[None]).sum(axis=0)
-        table[f"p_{LABELS}"] = ((1 + exceeding) / (1 + nulls.n)).ravel()
+        table[f"p_{LABELS}"] = ((1 + exceeding) / (1 + nulls.n_others)).ravel()
     return pd.DataFrame(table), statistics, found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from interptfm import stats
 from interptfm.crosstalk.graphs import Graph
@@ -41,12 +42,16 @@ def _centred(values: np.ndarray, stratum: np.ndarray) -> np.ndarray:
 def _dependence(
     exposed: np.ndarray, response: np.ndarray, stratum: np.ndarray, block: np.ndarray, n_blocks: int
 ) -> np.ndarray:
-    """Return each block's part (blocks × tests) of the difference in response, exposed less not, within strata."""
-    e = _centred(exposed.astype(float), stratum)
-    y = _centred(response.astype(float), stratum)
-    size = (e**2).sum(axis=0)
-    parts = np.zeros((n_blocks, e.shape[1]))
-    np.add.at(parts, block, e * y)
+    """Return each block's part of the difference in response, exposed less not, within strata.
+
+    ``exposed`` (m × A) bool, ``response`` (m × B): all pairs at once, (blocks × A × B).
+    """
+    e, y = _centred(exposed.astype(float), stratum), _centred(response.astype(float), stratum)
+    size = (e**2).sum(axis=0)[:, None]
+    parts = np.zeros((n_blocks, e.shape[1], y.shape[1]))
+    for k in np.unique(block):
+        mine = block == k
+        parts[k] = e[mine].T @ y[mine]
     return np.divide(parts, size, out=np.full(parts.shape, np.nan), where=size > 1e-9)
 
 
@@ -83,9 +88,12 @@ def induction(
         parts = []
         for sender, receiver, seen, answer in ((source, target, "a", "b"), (target, source, "b", "a")):
             s, r = cells[sender], cells[receiver]
-            exposed = (near[r][:, s] @ on[np.ix_(s, mine[seen].to_numpy(int))]) > 0
-            response = tissue.residual[np.ix_(r, mine[answer].to_numpy(int))]
-            parts.append(_dependence(exposed, response, stratum[r], block[r], n_blocks))
+            seen_at, first = np.unique(mine[seen].to_numpy(int), return_inverse=True)
+            answer_at, second = np.unique(mine[answer].to_numpy(int), return_inverse=True)
+            exposed = (near[r][:, s] @ on[np.ix_(s, seen_at)]) > 0
+            response = tissue.residual[np.ix_(r, answer_at)]
+            found_parts = _dependence(exposed, response, stratum[r], block[r], n_blocks)
+            parts.append(found_parts[:, first, second])
         difference = parts[0] - parts[1]
         weights = np.isfinite(difference).astype(float)
         _, p, _ = sign_flip_p(np.nan_to_num(difference), weights, permutations, generator, sided=2)
@@ -130,9 +138,11 @@ def intervals(
         mine = claims.iloc[rows]
         a = positive[np.ix_(u[edges], mine["a"].to_numpy(int))]
         b = positive[np.ix_(v[edges], mine["b"].to_numpy(int))]
-        values = np.hstack([w * a * b, w * a, w * b, w])
-        sums = np.zeros((len(labels), values.shape[1]))
-        np.add.at(sums, block[u[edges]], values)
+        values = np.hstack([w * a * b, w * a, w * b, w]).astype(float)
+        of_block = sparse.csr_matrix(
+            (np.ones(len(edges)), (block[u[edges]], np.arange(len(edges)))), shape=(len(labels), len(edges))
+        )
+        sums = of_block @ values
         ab, x, y = np.split((drawn @ sums)[:, :-1], 3, axis=1)
         total = (drawn @ sums)[:, -1:]
         whole = sums.sum(axis=0)

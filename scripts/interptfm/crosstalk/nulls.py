@@ -162,7 +162,8 @@ def test_pairs(
     table, kept nulls, facts
         ``table``: one row an unordered pair: source, target (positions of types, S ≤ R), a, b (positions of
         concepts), n_edges, score (mean z⁺z⁺ of residuals over edges), null_mean (of the score, at the observed
-        amounts of a and b on the edges), log2_ratio, statistic, z, p, p_min, and p_<null> of the others. Pairs
+        amounts of a and b on the edges), log2_ratio, statistic (covariance of residuals on the edges, less what
+        is passed on, :func:`passed_on`), z, p, p_min, and p_<null> of the others. Pairs
         of which one does not vary in its type have no row. ``kept``: row → null of the statistic.
         ``facts``: distinct shifts and shares of cells with a donor.
     """
@@ -173,17 +174,19 @@ def test_pairs(
     moved = shifts(tissue, tissue.types, residual, match_um, shortest_um, permutations, draws, "pairs")
     signed = pairs.PairSums(tissue.weights, tissue.types, residual, residual)
     cut = pairs.PairSums(tissue.weights, tissue.types, positive, positive)
-    other = _Others(tissue, z, moved, match_um, permutations, draws, others)
+    other = _Others(tissue, z, jobs, moved, match_um, permutations, draws, others)
     same, columns = np.arange(len(tissue.types)), np.arange(n_concepts)
     # Memory: all donors at once, int32; rows without one are −1.
     donors = [list(moved.donors(k)) for k in range(permutations)]
     varies = np.array([tissue.residual[tissue.types == t].std(axis=0) > 0 for t in range(len(tissue.type_names))])
     apart = np.abs(correlation(residual)) <= max_r
+    within = [correlation(residual[tissue.types == t]) for t in range(len(tissue.type_names))]
     frames, nulls = [], {}
     for target, sources in jobs:
         cells, sent = signed.receiver(target, sources)
         sent_cut = cut.receiver(target, sources)[1]
         observed = pairs.covariance(signed.sums(sent, same[cells], columns))
+        observed -= np.stack([passed_on(m, within[s], within[target]) for m, s in zip(observed, sources)])
         observed_cut = cut.sums(sent_cut, same[cells], columns)
         null = np.full((permutations, *observed.shape), np.nan, np.float32)
         lifts = np.zeros(observed.shape)
@@ -232,6 +235,17 @@ def correlation(residual: np.ndarray) -> np.ndarray:
     return unit.T @ unit
 
 
+def passed_on(observed: np.ndarray, in_source: np.ndarray, in_target: np.ndarray) -> np.ndarray:
+    """Return the part of a covariance on edges (a × b) that either concept's own smoothness passes on.
+
+    Where b goes with a inside the receivers (shared genes or features, r), what neighbours share of a is shared
+    of b, too: r·cov(a, a). Likewise r·cov(b, b) by a going with b inside the senders. The larger of the two.
+    """
+    own = np.diag(observed)
+    by_a, by_b = in_target * own[:, None], in_source * own[None, :]
+    return np.where(np.abs(by_a) >= np.abs(by_b), by_a, by_b)
+
+
 def _hypotheses(
     target: int, sources: Sequence[int], varies: np.ndarray, testable: np.ndarray, apart: np.ndarray
 ) -> np.ndarray:
@@ -250,10 +264,10 @@ class _Others:
     """p-values under the nulls that stand beside the default, (1 + k) / (1 + n) each."""
 
     def __init__(
-        self, tissue: Tissue, z: np.ndarray, moved: Shifts, match_um: float, n: int, draws: Draws,
-        names: Sequence[str],
+        self, tissue: Tissue, z: np.ndarray, jobs: Sequence[tuple[int, Sequence[int]]], moved: Shifts,
+        match_um: float, n: int, draws: Draws, names: Sequence[str],
     ) -> None:  # fmt: skip
-        self.tissue, self.z, self.names = tissue, z, names
+        self.tissue, self.z, self.names, self.jobs = tissue, z, names, dict(jobs)
         self.donors: dict[str, list[np.ndarray]] = {}
         if PROFILES in names:
             generator, strata = draws("profiles"), tissue.strata()
@@ -262,37 +276,47 @@ class _Others:
             torus = Torus(tissue.spatial, tissue.fov, np.zeros(len(tissue.types), int), match_um)
             drawn = torus.draw(max(moved.least_um), n, draws("uncentred"))
             self.donors[UNCENTRED] = [torus.donors(shift) for shift in drawn]
-        generator = draws("labels")
-        self.labels = [generator.permutation(tissue.types) for _ in range(n)] if LABELS in names else []
         self.signed = pairs.PairSums(tissue.weights, tissue.types, tissue.residual, tissue.residual)
         self.plain = pairs.PairSums(tissue.weights, tissue.types, z, z)
+        self.by_labels = self._labels(n, draws("labels")) if LABELS in names else {}
+
+    def _labels(self, n: int, generator: np.random.Generator) -> dict[int, np.ndarray]:
+        """Return receiver → p (sources × A × B) with type labels dealt to other cells of the section."""
+        observed = self._by_type(self.tissue.types)
+        count = {target: np.zeros(values.shape, np.int32) for target, values in observed.items()}
+        for _ in range(n):
+            for target, values in self._by_type(generator.permutation(self.tissue.types)).items():
+                count[target] += values >= observed[target]
+        return {target: (1 + number) / (1 + n) for target, number in count.items()}
+
+    def _by_type(self, types: np.ndarray) -> dict[int, np.ndarray]:
+        """Return receiver → mean products (sources × A × B) of z-scores, were these the types."""
+        sent = [self.tissue.weights @ (self.plain.a * (types == s)[:, None]) for s in range(len(self.tissue.type_names))]
+        found = {}
+        for target, sources in self.jobs.items():
+            cells = np.flatnonzero(types == target)
+            taken = self.plain.b[cells]
+            found[target] = np.stack([pairs.mean_product(sent[s][cells].T @ taken) for s in sources])
+        return found
 
     def p_values(
         self, target: int, sources: Sequence[int], covariance: np.ndarray
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (null, p (sources × A × B))."""
-        same = np.arange(len(self.tissue.types))
-        columns = np.arange(self.z.shape[1])
+        same, columns = np.arange(len(self.tissue.types)), np.arange(self.z.shape[1])
         if PROFILES in self.donors:
             cells, sent = self.signed.receiver(target, sources)
             yield PROFILES, exceeding(
                 covariance, sent, self.signed, cells, self.donors[PROFILES], pairs.covariance
             )
-        if not ({UNCENTRED, LABELS} & set(self.names)):
-            return
-        cells, sent = self.plain.receiver(target, sources)
-        observed = pairs.mean_product(self.plain.sums(sent, same[cells], columns))
         if UNCENTRED in self.donors:
+            cells, sent = self.plain.receiver(target, sources)
+            observed = pairs.mean_product(self.plain.sums(sent, same[cells], columns))
             yield UNCENTRED, exceeding(
                 observed, sent, self.plain, cells, self.donors[UNCENTRED], pairs.mean_product
             )
-        if self.labels:
-            count = np.zeros(observed.shape, np.int32)
-            for labels in self.labels:
-                dealt = pairs.PairSums(self.tissue.weights, labels, self.z, self.z)
-                cells, sent = dealt.receiver(target, sources)
-                count += pairs.mean_product(dealt.sums(sent, same[cells], columns)) >= observed
-            yield LABELS, (1 + count) / (1 + len(self.labels))
+        if self.by_labels:
+            yield LABELS, self.by_labels[target]
 
 
 def rates(table: pd.DataFrame, level: float = 0.05) -> Mapping[str, float]:

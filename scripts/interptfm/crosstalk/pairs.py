@@ -43,7 +43,9 @@ class PairSums:
 
     def sums(self, sent: np.ndarray, donors: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the sums (sources × (A + 1) × (columns + 1)) with values of b from ``donors`` (r,)."""
-        taken = self.b[np.ix_(donors, np.append(columns, self.b.shape[1] - 1))]
+        taken = self.b[donors]
+        if len(columns) < self.b.shape[1] - 1:
+            taken = taken[:, np.append(columns, self.b.shape[1] - 1)]
         return (sent.T @ taken).reshape(-1, self.a.shape[1], len(columns) + 1)
 
 
