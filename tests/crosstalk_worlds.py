@@ -16,7 +16,7 @@ SETTINGS = {
     "compartments": "geometric",
     "graph": {"kind": "radius", "radius_um": 50, "k": 12, "mode": "union", "weights": "gaussian", "length_um": 20,
               "path": None},
-    "null": {"match_um": 50, "shortest_um": 50, "permutations": {"channels": 200, "pairs": 100},
+    "nulls": {"match_um": 50, "shortest_um": 50, "permutations": {"channels": 200, "pairs": 100},
              "others": ["profiles", "uncentred", "labels"]},
     "min_edges": 50, "max_concepts": 60, "max_r": 0.5, "claims": 200, "edge_pairs": 2, "contact_um": 25, "tau": 2,
     "decay_um": 120, "bootstrap": 50, "max_q": 0.05, "legacy": False,
@@ -47,7 +47,9 @@ def section(made, sample, planted, truth=False):
     if truth:
         values = rows[[f"activity:{term}" for term in terms]].to_numpy()
     else:
-        values = np.column_stack([logged[:, [place[g] for g in genes]].mean(axis=1) for genes in terms.values()])
+        values = np.column_stack(
+            [logged[:, [place[g] for g in genes]].mean(axis=1) for genes in terms.values()]
+        )
     border = rows["border_um"].to_numpy()
     compartment = np.where(border < 0, 0, np.where(border < 30, 1, 2))
     channel = [("immune communication", "metabolic", "unclassified")[i % 3] for i in range(len(terms))]

@@ -559,6 +559,29 @@ def activity_inputs(wildcards):
     return {"features": f"{RUN}/features/{place}/cells.zarr.zip", **alignment}
 
 
+def crosstalk_settings(wildcards):
+    """Params function: the settings of crosstalk, but for files and for whose features activity is."""
+    crosstalk = ARMS[""]["crosstalk"]
+    return {key: crosstalk[key] for key in crosstalk if key not in ("features", "contrasts")}
+
+
+def squidpy_graph(sample):
+    """Return the file of a graph made elsewhere, of one sample."""
+    return str(Path(config["data_root"], config["crosstalk"]["graph"]["path"].replace("{sample}", sample)))
+
+
+def crosstalk_graph(wildcards):
+    """Input function: the file of the sample's graph where squidpy made it."""
+    given = config["crosstalk"]["graph"]["kind"] == "obsp"
+    return {"graph": squidpy_graph(wildcards.sample)} if given else {}
+
+
+def crosstalk_graphs(wildcards):
+    """Input function: as :func:`crosstalk_graph`, of all samples."""
+    given = config["crosstalk"]["graph"]["kind"] == "obsp"
+    return {"graph": [squidpy_graph(sample) for sample in SAMPLES]} if given else {}
+
+
 def python_of_rule():
     """Return rule → Python of its family (``environments``), the family being its conda file's name."""
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:

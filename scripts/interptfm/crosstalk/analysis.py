@@ -89,7 +89,9 @@ def analyse(
 
     whole = nulls.standardised(section.values)
     channel = section.concepts["channel"].to_numpy()
-    values, counts = channel_tests.channel_values(whole, channel, section.concepts["ic"].to_numpy(float), channels)
+    values, counts = channel_tests.channel_values(
+        whole, channel, section.concepts["ic"].to_numpy(float), channels
+    )
     present = [name for name in channels if counts[name]]
     of_channels = tissue(values)
     tables, statistics, groups = _channels(of_channels, graph, section.compartment, settings, draws)
@@ -123,7 +125,7 @@ def analyse(
 def _concept_pairs(
     tissue: nulls.Tissue, graph: graphs.Graph, settings: Mapping[str, Any], draws: nulls.Draws
 ) -> tuple[pd.DataFrame, dict[int, np.ndarray], dict[str, Any]]:
-    null = settings["null"]
+    null = settings["nulls"]
     table, kept, facts = nulls.test_pairs(
         tissue, permutations=null["permutations"]["pairs"], match_um=null["match_um"],
         shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=settings["max_r"], draws=draws,
@@ -147,7 +149,7 @@ def _beside_genes(
     pairs: pd.DataFrame, tissue: nulls.Tissue, settings: Mapping[str, Any], draws: nulls.Draws
 ) -> pd.DataFrame:
     """Add log2_ratio_genes, z_genes and p_genes: the same tests of the plain member-gene activities."""
-    null = settings["null"]
+    null = settings["nulls"]
     table, _, _ = nulls.test_pairs(
         tissue, permutations=null["permutations"]["pairs"], match_um=null["match_um"],
         shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=1.0,
@@ -164,7 +166,7 @@ def _channels(
     draws: nulls.Draws,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], Any]:  # fmt: skip
     """Return the tests by compartments and by types, and the statistics of the former."""
-    null = settings["null"]
+    null = settings["nulls"]
     n = null["permutations"]["channels"]
     tables, statistics, found = {}, {}, None
     for level, labels in ((TYPES, tissue.types), (COMPARTMENTS, compartment)):
@@ -214,7 +216,7 @@ def _frame(
     columns = [
         *KEY, "n_edges", "score", "null_mean", "log2_ratio", "lo", "hi", "z", "p", "p_min", "q", "null", "direction",
         "forward", "backward", "p_direction", "semantic", "score_z", "log2_ratio_genes", "z_genes", "p_genes",
-        *(f"p_{name}" for name in settings["null"]["others"]),
+        *(f"p_{name}" for name in settings["nulls"]["others"]),
     ]  # fmt: skip
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     frame = frame.reindex(columns=columns)
@@ -222,7 +224,7 @@ def _frame(
     if settings["legacy"]:
         null = nulls.LABELS
         frame["p"] = frame[f"p_{null}"]
-        frame["p_min"] = 1 / (1 + settings["null"]["permutations"]["pairs"])
+        frame["p_min"] = 1 / (1 + settings["nulls"]["permutations"]["pairs"])
     frame["null"] = NULL_NAMES[null]
     frame["q"] = q_by_level(frame)
     return compact(frame)
@@ -280,10 +282,18 @@ def _channel_table(
     own = scores.moran(tissue.weights, tissue.z)
     rows = []
     for name, n in counts.items():
-        row: dict[str, Any] = {"channel": name, "n_concepts": n, "reason": "" if n else "no concept in this channel"}
+        row: dict[str, Any] = {
+            "channel": name,
+            "n_concepts": n,
+            "reason": "" if n else "no concept in this channel",
+        }
         if n:
             k, mine = list(present).index(name), np.flatnonzero(channel == name)
-            row |= {"total": float(edge_scores[:, k].sum()), **shares.iloc[k].to_dict(), "moran": float(own[k, k])}
+            row |= {
+                "total": float(edge_scores[:, k].sum()),
+                **shares.iloc[k].to_dict(),
+                "moran": float(own[k, k]),
+            }
             if related is not None and len(graph.i):
                 edges = scores.semantic(whole[:, mine], related[np.ix_(mine, mine)], graph)
                 row["semantic"] = float(edges.sum() / graph.weight.sum())
@@ -319,7 +329,9 @@ def _decay(
     pairs, distance = scores.near_pairs(section.spatial, section.fov, radius, draws("decay"))
     block = np.unique(section.block, return_inverse=True)[1]
     edges = np.linspace(0, radius, 13)
-    return scores.decay(values, pairs, distance, block, edges, settings["bootstrap"], draws("decay bootstrap"))
+    return scores.decay(
+        values, pairs, distance, block, edges, settings["bootstrap"], draws("decay bootstrap")
+    )
 
 
 def _kept(
@@ -331,10 +343,17 @@ def _kept(
     for row in order:
         found = pairs.loc[row]
         label = claim_label(
-            names[int(found["source"])], term[int(found["a"])], names[int(found["target"])], term[int(found["b"])]
+            names[int(found["source"])],
+            term[int(found["a"])],
+            names[int(found["target"])],
+            term[int(found["b"])],
         )
         frames.append(pd.DataFrame({"claim": label, "observed": found["statistic"], "value": kept[row]}))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["claim", "observed", "value"])
+    return (
+        pd.concat(frames, ignore_index=True)
+        if frames
+        else pd.DataFrame(columns=["claim", "observed", "value"])
+    )
 
 
 def _cells(section: reading.Section, sums: np.ndarray, present: Sequence[str]) -> pd.DataFrame:

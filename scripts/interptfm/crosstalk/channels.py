@@ -209,7 +209,9 @@ def test_channels(
     for name, number in count.items():
         table[f"p_{name}"] = np.where(usable, (1 + number.ravel()) / (1 + nulls.n_others), np.nan)
     if shuffle:
-        statistics[LABELS] = _label_null(graph, labels, tissue.z, found.pairs, nulls.n_others, make(f"{level} labels"))
+        statistics[LABELS] = _label_null(
+            graph, labels, tissue.z, found.pairs, nulls.n_others, make(f"{level} labels")
+        )
         exceeding = (statistics[LABELS] >= observed_z[None]).sum(axis=0)
         table[f"p_{LABELS}"] = ((1 + exceeding) / (1 + nulls.n_others)).ravel()
     return pd.DataFrame(table), statistics, found
@@ -232,7 +234,8 @@ def _label_null(
         a, b = dealt[graph.i], dealt[graph.j]
         code = np.where((a >= 0) & (b >= 0), np.minimum(a, b) * width + np.maximum(a, b), width * width)
         rows = sparse.csr_matrix(
-            (np.ones(len(code), np.float32), code, np.arange(len(code) + 1)), shape=(len(code), width * width + 1)
+            (np.ones(len(code), np.float32), code, np.arange(len(code) + 1)),
+            shape=(len(code), width * width + 1),
         )
         sums = (rows.T @ values)[wanted]
         result[k] = sums[:, :-1] / np.where(sums[:, -1:] > 0, sums[:, -1:], np.nan)

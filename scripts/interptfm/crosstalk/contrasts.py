@@ -102,7 +102,8 @@ def test_contrasts(
     """
     flat = {name: values.reshape(len(values), -1) for name, values in statistics.items()}
     place = {
-        (*sorted((row.source, row.target)), row.channel): i for i, row in enumerate(table.itertuples(index=False))
+        (*sorted((row.source, row.target)), row.channel): i
+        for i, row in enumerate(table.itertuples(index=False))
     }
     rows = []
     for contrast in contrasts:
@@ -125,7 +126,10 @@ def test_contrasts(
         if not (np.isfinite(null).all() and np.isfinite(seen)):
             row["reason"] = "not testable: fewer than 20 distinct shifts, or nothing is shared"
             continue
-        row |= {"difference": up["log2_ratio"] - down["log2_ratio"], "p": float(stats.permutation_p(seen, null))}
+        row |= {
+            "difference": up["log2_ratio"] - down["log2_ratio"],
+            "p": float(stats.permutation_p(seen, null)),
+        }
         row["p_min"] = 1 / (1 + len(null))
         drawn = flat["bootstrap"][:, ends[0]] - flat["bootstrap"][:, ends[1]]
         shift = row["difference"] - seen

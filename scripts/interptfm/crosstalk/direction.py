@@ -152,9 +152,9 @@ def intervals(
             seen = np.log2(whole[:m] * whole[-1] / (whole[m : 2 * m] * whole[2 * m : 3 * m]))
         lifts[~np.isfinite(lifts)] = np.nan
         enough = np.isfinite(lifts).mean(axis=0) > 0.5
-        bounds = np.nanquantile(lifts[:, enough], stats.INTERVAL, axis=0) if enough.any() else np.empty((2, 0))
+        bounds = (
+            np.nanquantile(lifts[:, enough], stats.INTERVAL, axis=0) if enough.any() else np.empty((2, 0))
+        )
         shift = (mine["log2_ratio"].to_numpy() - seen)[enough]
         lo[rows[enough]], hi[rows[enough]] = bounds[0] + shift, bounds[1] + shift
     return lo, hi
-
-

@@ -13,7 +13,9 @@ def standardised(values: np.ndarray) -> np.ndarray:
     """Return z-scores (cells × concepts) float32 over the cells given; 0 where a concept does not vary."""
     centred = values - values.mean(axis=0, dtype=np.float64)
     deviation = centred.std(axis=0)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-12).astype(np.float32)
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-12).astype(
+        np.float32
+    )
 
 
 def residuals(values: np.ndarray, types: np.ndarray, depth: np.ndarray) -> np.ndarray:

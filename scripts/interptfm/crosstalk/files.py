@@ -28,7 +28,9 @@ def network(pairs: pd.DataFrame, section: Section, max_q: float) -> Any:
     for name, n in section.obs["cell_type"].astype(str).value_counts().sort_index().items():
         graph.add_node(f"type: {name}", kind="cell type", cells=int(n))
     for i, name in enumerate(REGIONS):
-        graph.add_node(f"compartment: {name}", kind="compartment", cells=int((section.compartment == i).sum()))
+        graph.add_node(
+            f"compartment: {name}", kind="compartment", cells=int((section.compartment == i).sum())
+        )
     shown = pairs[(pairs["q"] < max_q) | (pairs["level"] == analysis.COMPARTMENTS)]
     numbers = ("n_edges", "score", "null_mean", "log2_ratio", "p", "q")
     for row in shown.itertuples():

@@ -158,7 +158,9 @@ class Delaunay:
                 f"crosstalk.graph: found {len(xy)} cells on one line, expected places that can be triangulated; "
                 "use radius or nearest"
             ) from None
-        sides = np.concatenate([mesh.simplices[:, [0, 1]], mesh.simplices[:, [1, 2]], mesh.simplices[:, [0, 2]]])
+        sides = np.concatenate(
+            [mesh.simplices[:, [0, 1]], mesh.simplices[:, [1, 2]], mesh.simplices[:, [0, 2]]]
+        )
         # What Qhull leaves out stands at the place of a vertex.
         sides = np.concatenate([sides, mesh.coplanar[:, [0, 2]]])
         sides = np.unique(np.sort(sides, axis=1), axis=0)
@@ -204,7 +206,9 @@ def build(spatial: np.ndarray, section: np.ndarray, chosen: Builder, weights: We
         **({} if weights.kind == "none" else {"length_um": weights.length(distance)}),
         "cells": len(spatial), "without_place": int((~placed).sum()), "edges": len(i),
     }  # fmt: skip
-    return Graph(len(spatial), i.astype(np.int32), j.astype(np.int32), distance, weights.of(distance), parameters)
+    return Graph(
+        len(spatial), i.astype(np.int32), j.astype(np.int32), distance, weights.of(distance), parameters
+    )
 
 
 def from_squidpy(adata: AnnData, spatial: np.ndarray, section: np.ndarray) -> Graph:
@@ -223,7 +227,9 @@ def from_squidpy(adata: AnnData, spatial: np.ndarray, section: np.ndarray) -> Gr
     upper = sparse.csr_matrix(adata.obsp[CONNECTIVITIES])
     upper = sparse.triu(upper.maximum(upper.T), k=1).tocoo()
     if not (np.isfinite(upper.data).all() and (upper.data >= 0).all()):
-        raise InputError(f"obsp[{CONNECTIVITIES!r}]: found a negative or missing weight, expected weights from 0")
+        raise InputError(
+            f"obsp[{CONNECTIVITIES!r}]: found a negative or missing weight, expected weights from 0"
+        )
     order = np.lexsort((upper.col, upper.row))
     i, j, weight = upper.row[order], upper.col[order], upper.data[order]
     across = np.flatnonzero(np.asarray(section)[i] != np.asarray(section)[j])

@@ -178,7 +178,9 @@ def test_pairs(
     same, columns = np.arange(len(tissue.types)), np.arange(n_concepts)
     # Memory: all donors at once, int32; rows without one are −1.
     donors = [list(moved.donors(k)) for k in range(permutations)]
-    varies = np.array([tissue.residual[tissue.types == t].std(axis=0) > 0 for t in range(len(tissue.type_names))])
+    varies = np.array(
+        [tissue.residual[tissue.types == t].std(axis=0) > 0 for t in range(len(tissue.type_names))]
+    )
     apart = np.abs(correlation(residual)) <= max_r
     within = [correlation(residual[tissue.types == t]) for t in range(len(tissue.type_names))]
     frames, nulls = [], {}
@@ -291,7 +293,10 @@ class _Others:
 
     def _by_type(self, types: np.ndarray) -> dict[int, np.ndarray]:
         """Return receiver → mean products (sources × A × B) of z-scores, were these the types."""
-        sent = [self.tissue.weights @ (self.plain.a * (types == s)[:, None]) for s in range(len(self.tissue.type_names))]
+        sent = [
+            self.tissue.weights @ (self.plain.a * (types == s)[:, None])
+            for s in range(len(self.tissue.type_names))
+        ]
         found = {}
         for target, sources in self.jobs.items():
             cells = np.flatnonzero(types == target)
@@ -306,14 +311,16 @@ class _Others:
         same, columns = np.arange(len(self.tissue.types)), np.arange(self.z.shape[1])
         if PROFILES in self.donors:
             cells, sent = self.signed.receiver(target, sources)
-            yield PROFILES, exceeding(
-                covariance, sent, self.signed, cells, self.donors[PROFILES], pairs.covariance
+            yield (
+                PROFILES,
+                exceeding(covariance, sent, self.signed, cells, self.donors[PROFILES], pairs.covariance),
             )
         if UNCENTRED in self.donors:
             cells, sent = self.plain.receiver(target, sources)
             observed = pairs.mean_product(self.plain.sums(sent, same[cells], columns))
-            yield UNCENTRED, exceeding(
-                observed, sent, self.plain, cells, self.donors[UNCENTRED], pairs.mean_product
+            yield (
+                UNCENTRED,
+                exceeding(observed, sent, self.plain, cells, self.donors[UNCENTRED], pairs.mean_product),
             )
         if self.by_labels:
             yield LABELS, self.by_labels[target]

@@ -55,7 +55,9 @@ def chosen_concepts(concepts: pd.DataFrame, most: int) -> np.ndarray:
 
     Specific is a high information content, ties by term id; back in the table's order.
     """
-    usable = concepts[concepts["channel"] != GENERIC].assign(at=np.flatnonzero(concepts["channel"] != GENERIC))
+    usable = concepts[concepts["channel"] != GENERIC].assign(
+        at=np.flatnonzero(concepts["channel"] != GENERIC)
+    )
     order = usable.sort_values(["ic", "term_id"], ascending=[False, True], kind="stable")
     return np.sort(order["at"].to_numpy(int)[:most])
 
@@ -77,7 +79,9 @@ def read_section(activity: str | Path, regions: str | Path, compartments: str) -
     for axis, table, wanted in (("obs", adata.obs, OBS), ("var", adata.var, VAR)):
         missing = [name for name in wanted if name not in table]
         if missing:
-            raise InputError(f"{activity}: found no {axis} column {missing[0]!r}, expected {', '.join(wanted)}")
+            raise InputError(
+                f"{activity}: found no {axis} column {missing[0]!r}, expected {', '.join(wanted)}"
+            )
     if "spatial" not in adata.obsm:
         raise InputError(f"{activity}: found no obsm 'spatial', expected cells with a place for crosstalk")
     calls = store.read_table(regions).set_index("cell")

@@ -72,7 +72,9 @@ def cell_sums(scores: np.ndarray, graph: Graph) -> np.ndarray:
     """Return the sum of the scores of each cell's edges (n × columns)."""
     result = np.empty((graph.n, scores.shape[1]), np.float32)
     for k in range(scores.shape[1]):
-        result[:, k] = np.bincount(graph.i, scores[:, k], graph.n) + np.bincount(graph.j, scores[:, k], graph.n)
+        result[:, k] = np.bincount(graph.i, scores[:, k], graph.n) + np.bincount(
+            graph.j, scores[:, k], graph.n
+        )
     return result
 
 
@@ -206,7 +208,9 @@ def near_pairs(
         n = (tree.count_neighbors(tree, radius_um) - len(cells)) / 2
         most = DECAY_PAIRS * len(cells) / placed.sum()
         if n > most:
-            cells = np.sort(generator.choice(cells, max(2, int(len(cells) * np.sqrt(most / n))), replace=False))
+            cells = np.sort(
+                generator.choice(cells, max(2, int(len(cells) * np.sqrt(most / n))), replace=False)
+            )
             tree = cKDTree(spatial[cells])
         found.append(cells[tree.query_pairs(radius_um, output_type="ndarray")])
     pairs = np.concatenate(found) if found else np.empty((0, 2), int)

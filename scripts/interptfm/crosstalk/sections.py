@@ -43,13 +43,17 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         values = rows[name].to_numpy(float)
         known = np.isfinite(values)
         weight = total(edges * known)
-        return np.divide(total(edges * np.where(known, values, 0)), weight, out=np.full(n, np.nan), where=weight > 0)
+        return np.divide(
+            total(edges * np.where(known, values, 0)), weight, out=np.full(n, np.nan), where=weight > 0
+        )
 
     def stouffer(score: np.ndarray) -> np.ndarray:
         known = np.isfinite(score)
         root = np.sqrt(edges) * known
         size = np.sqrt(total(root**2))
-        return np.divide(total(root * np.where(known, score, 0)), size, out=np.full(n, np.nan), where=size > 0)
+        return np.divide(
+            total(root * np.where(known, score, 0)), size, out=np.full(n, np.nan), where=size > 0
+        )
 
     def upper(name: str) -> np.ndarray:
         return norm.sf(stouffer(norm.isf(rows[name].to_numpy(float))))
@@ -98,7 +102,9 @@ def combine_contrasts(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         found: dict[str, Any] = {"contrast": name, **part.iloc[0][["channel", "above", "below"]].to_dict()}
         for column in ("p", "p_labels", "p_min"):
             known = part[column].dropna().to_numpy(float)
-            found[column] = float(norm.sf(norm.isf(known).sum() / np.sqrt(len(known)))) if len(known) else np.nan
+            found[column] = (
+                float(norm.sf(norm.isf(known).sum() / np.sqrt(len(known)))) if len(known) else np.nan
+            )
         for column in ("difference", "difference_z"):
             found[column] = part[column].mean()
         half = ((part["hi"] - part["lo"]) / 2 / NORMAL).dropna()
