@@ -1,4 +1,6 @@
-"""Rule crosstalk_section: the graph of one section, what neighbours share, and which of it is beyond chance."""
+"""Rule crosstalk_section: the graph of one section, what neighbours share, and which of it is beyond
+chance.
+"""
 
 
 def main(snakemake):

@@ -1,4 +1,6 @@
-"""Rule recover_pairs: are the planted pairs among the top of all that were tested, and which way do they run?"""
+"""Rule recover_pairs: are the planted pairs among the top of all that were tested, and which way do they
+run?
+"""
 
 
 def main(snakemake):

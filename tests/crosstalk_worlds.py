@@ -14,11 +14,13 @@ DEMO = Path(__file__).resolve().parent.parent / "resources/demo_ontology"
 PIXEL_UM = 0.18
 SETTINGS = {
     "compartments": "geometric",
-    "graph": {"kind": "radius", "radius_um": 50, "k": 12, "mode": "union", "weights": "gaussian", "length_um": 20,
+    "graph": {"kind": "radius", "radius_um": 50, "k": 12, "mode": "union", "weights": "gaussian",
+    "length_um": 20,
               "path": None},
     "nulls": {"match_um": 50, "shortest_um": 50, "permutations": {"channels": 200, "pairs": 100},
              "others": ["profiles", "uncentred", "labels"]},
-    "min_edges": 50, "max_concepts": 60, "max_r": 0.5, "claims": 200, "edge_pairs": 2, "contact_um": 25, "tau": 2,
+    "min_edges": 50, "max_concepts": 60, "max_r": 0.5, "claims": 200, "edge_pairs": 2, "contact_um": 25,
+    "tau": 2,
     "decay_um": 120, "bootstrap": 50, "max_q": 0.05, "legacy": False,
 }  # fmt: skip
 
@@ -58,7 +60,8 @@ def section(made, sample, planted, truth=False):
     xy = raw.cells[["CenterX_global_px", "CenterY_global_px"]].to_numpy(float) * PIXEL_UM
     tile = np.floor((xy - xy.min(axis=0)) / 130).astype(int)
     obs = pd.DataFrame(
-        {"sample": sample, "fov": fov, "cell_type": rows["cell_type"].astype(str).to_numpy(), "n_counts": depth,
+        {"sample": sample, "fov": fov, "cell_type": rows["cell_type"].astype(str).to_numpy(),
+        "n_counts": depth,
          "block": [f"{f}:{x}_{y}" for f, (x, y) in zip(fov, tile)]},
         index=[f"{sample}:{f}_{c}" for f, c in zip(fov, rows["cell_ID"])],
     )  # fmt: skip

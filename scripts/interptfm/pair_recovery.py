@@ -1,7 +1,8 @@
 """Evaluation on simulated tissue: are the planted pairs found among all, and which way do they run?
 
-Reads the simulation's truth; nothing that scores or tests crosstalk imports this module. The same test is made of
-the planted activities themselves: what is lost there is lost by the test, what is lost after it by the activities.
+Reads the simulation's truth; nothing that scores or tests crosstalk imports this module. The same test is
+made of the planted activities themselves: what is lost there is lost by the test, what is lost after it by
+the activities.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from interptfm.regions.agreement import auroc
 FEATURES, GENES, TRUTH = "features", "genes", "planted activities"
 VARIANTS = (FEATURES, GENES, TRUTH)
 COLUMNS = (
-    "pair", "source_type", "a_term", "target_type", "b_term", "variant", "z", "p", "q", "log2_ratio", "rank", "n_tests",
+    "pair", "source_type", "a_term", "target_type", "b_term", "variant", "z", "p", "q", "log2_ratio", "rank",
+    "n_tests",
     "direction", "right", "r_a", "r_b", "reason",
 )  # fmt: skip
 NO_PAIRS = "no communication is planted"
@@ -48,7 +50,8 @@ def aligned_truth(section: reading.Section, truth: pd.DataFrame) -> pd.DataFrame
 
 
 def truth_table(
-    section: reading.Section, graph: Graph, truth: pd.DataFrame, planted: pd.DataFrame, settings: Mapping[str, Any],
+    section: reading.Section, graph: Graph, truth: pd.DataFrame, planted: pd.DataFrame,
+    settings: Mapping[str, Any],
     seed: int, sample: str,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the tests of a section's planted activities, in the form of ``pairs.parquet``."""
@@ -65,7 +68,8 @@ def truth_table(
     null = settings["nulls"]
     table, _, _ = nulls.test_pairs(
         tissue, permutations=null["permutations"]["pairs"], match_um=null["match_um"],
-        shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=settings["max_r"], draws=draws,
+        shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=settings["max_r"],
+        draws=draws,
         others=(), kept=0,
     )  # fmt: skip
     if table.empty:
@@ -142,9 +146,10 @@ def evaluate(
     Returns
     -------
     rows, summary
-        One row a pair and variant: rank of its z among all tests, p, q, direction and whether it is ``right``, and
-        how well the activities follow the planted ones within the types concerned (``r_a``, ``r_b``).
-        ``auroc`` of the planted pairs among all tests of a variant; a pair that was not tested counts as last.
+        One row a pair and variant: rank of its z among all tests, p, q, direction and whether it is
+        ``right``, and how well the activities follow the planted ones within the types concerned (``r_a``,
+        ``r_b``). ``auroc`` of the planted pairs among all tests of a variant; a pair that was not tested
+        counts as last.
     """
     from scipy.stats import norm
 
@@ -169,7 +174,8 @@ def evaluate(
             at = place(table, pair)
             row = {"pair": pair.pair, "source_type": pair.source_type, "a_term": pair.a_term,
                    "target_type": pair.target_type, "b_term": pair.b_term, "variant": variant,
-                   "n_tests": len(table), "reason": "" if at is not None else "not tested", "right": ""}  # fmt: skip
+                   "n_tests": len(table), "reason": "" if at is not None else "not tested",
+                   "right": ""}  # fmt: skip
             if variant != TRUTH:
                 row |= _follows(given, truths, pair, variant)
             if at is not None:
@@ -202,7 +208,9 @@ def evaluate(
 def _follows(
     given: Sequence[reading.Section], truths: Sequence[pd.DataFrame], pair: Any, variant: str
 ) -> dict[str, float]:
-    """Return the correlation of activity and planted activity of a in the sender type and of b in the receivers."""
+    """Return the correlation of activity and planted activity of a in the sender type and of b in the
+    receivers.
+    """
     result = {}
     for name, term, kind in (("r_a", pair.a_term, pair.source_type), ("r_b", pair.b_term, pair.target_type)):
         seen, planted = [], []

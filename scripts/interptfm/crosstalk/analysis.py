@@ -94,7 +94,7 @@ def analyse(
     )
     present = [name for name in channels if counts[name]]
     of_channels = tissue(values)
-    tables, statistics, groups = _channels(of_channels, graph, section.compartment, settings, draws)
+    tables, statistics = _channels(of_channels, graph, section.compartment, settings, draws)
     for level, table in tables.items():
         named = names if level == TYPES else list(REGIONS)
         tables[level] = _named(table, named, present)
@@ -110,10 +110,12 @@ def analyse(
     result = {
         "edges": _edges(section, graph, edge_scores, present, of_concepts, pairs.loc[claims], names, term),
         "pairs": frame,
-        "channels": _channel_table(edge_scores, graph, section, of_channels, present, counts, channel, whole, related),
+        "channels": _channel_table(edge_scores, graph, section, of_channels, present, counts, channel, whole,
+        related),
         "contrasts": contrast_tests.test_contrasts(contrasts, tables[COMPARTMENTS], statistics),
         "importance": scores.importance(edge_scores, graph, types, names, present),
-        "decay": _decay(section, of_channels, of_concepts, pairs.loc[claims], present, names, term, settings, draws),
+        "decay": _decay(section, of_channels, of_concepts, pairs.loc[claims], present, names, term, settings,
+        draws),
         "nulls": _kept(kept, pairs, names, term),
         "concepts": _autocorrelation(of_concepts, term),
         "cells": _cells(section, scores.cell_sums(edge_scores, graph), present),
@@ -128,7 +130,8 @@ def _concept_pairs(
     null = settings["nulls"]
     table, kept, facts = nulls.test_pairs(
         tissue, permutations=null["permutations"]["pairs"], match_um=null["match_um"],
-        shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=settings["max_r"], draws=draws,
+        shortest_um=null["shortest_um"], min_edges=settings["min_edges"], max_r=settings["max_r"],
+        draws=draws,
         others=null["others"],
     )  # fmt: skip
     if table.empty:
@@ -164,19 +167,19 @@ def _beside_genes(
 def _channels(
     tissue: nulls.Tissue, graph: graphs.Graph, compartment: np.ndarray, settings: Mapping[str, Any],
     draws: nulls.Draws,
-) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], Any]:  # fmt: skip
+) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray]]:  # fmt: skip
     """Return the tests by compartments and by types, and the statistics of the former."""
     null = settings["nulls"]
     n = null["permutations"]["channels"]
-    tables, statistics, found = {}, {}, None
+    tables, statistics = {}, {}
     for level, labels in ((TYPES, tissue.types), (COMPARTMENTS, compartment)):
         made = channel_tests.channel_nulls(
             tissue, n, null["permutations"]["pairs"], null["match_um"], null["shortest_um"], draws,
             [name for name in null["others"] if name != nulls.LABELS],
         )  # fmt: skip
-        tables[level], statistics, found = channel_tests.test_channels(
-            tissue, graph, labels, made, min_edges=settings["min_edges"], draws=settings["bootstrap"], level=level,
-            make=draws, shuffle=nulls.LABELS in null["others"],
+        tables[level], statistics = channel_tests.test_channels(
+            tissue, graph, labels, made, min_edges=settings["min_edges"], draws=settings["bootstrap"],
+            level=level, make=draws, shuffle=nulls.LABELS in null["others"],
         )  # fmt: skip
     types = tables[TYPES].rename(columns={"channel": "a"})
     same = types.assign(b=types["a"])
@@ -186,7 +189,7 @@ def _channels(
     )
     for name in directed:
         tables[TYPES].loc[induced, name] = directed[name].to_numpy()
-    return tables, statistics, found
+    return tables, statistics
 
 
 def _named(table: pd.DataFrame, names: Sequence[str], channels: Sequence[str]) -> pd.DataFrame:
@@ -208,13 +211,15 @@ def _frame(
     if len(pairs):
         parts.append(
             pairs.assign(
-                source=place[pairs["source"]], target=place[pairs["target"]], a=term[pairs["a"]], b=term[pairs["b"]],
+                source=place[pairs["source"]], target=place[pairs["target"]], a=term[pairs["a"]],
+                b=term[pairs["b"]],
                 channel="", level=CONCEPTS,
             )
         )  # fmt: skip
     parts += [table.assign(a="", b="", level=level) for level, table in tables.items() if len(table)]
     columns = [
-        *KEY, "n_edges", "score", "null_mean", "log2_ratio", "lo", "hi", "z", "p", "p_min", "q", "null", "direction",
+        *KEY, "n_edges", "score", "null_mean", "log2_ratio", "lo", "hi", "z", "p", "p_min", "q", "null",
+        "direction",
         "forward", "backward", "p_direction", "semantic", "score_z", "log2_ratio_genes", "z_genes", "p_genes",
         *(f"p_{name}" for name in settings["nulls"]["others"]),
     ]  # fmt: skip
@@ -277,7 +282,9 @@ def _channel_table(
     present: Sequence[str], counts: Mapping[str, int], channel: np.ndarray, whole: np.ndarray,
     related: np.ndarray | None,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return one row a channel: n_concepts, total, share within and across compartments, Moran's I, semantic."""
+    """Return one row a channel: n_concepts, total, share within and across compartments, Moran's I,
+    semantic.
+    """
     shares = scores.crossing(edge_scores, graph, section.compartment)
     own = scores.moran(tissue.weights, tissue.z)
     rows = []
@@ -312,7 +319,8 @@ def _autocorrelation(tissue: nulls.Tissue, term: np.ndarray) -> pd.DataFrame:
 
 def _decay(
     section: reading.Section, of_channels: nulls.Tissue, of_concepts: nulls.Tissue, claims: pd.DataFrame,
-    present: Sequence[str], names: Sequence[str], term: np.ndarray, settings: Mapping[str, Any], draws: nulls.Draws,
+    present: Sequence[str], names: Sequence[str], term: np.ndarray, settings: Mapping[str, Any],
+    draws: nulls.Draws,
 ) -> pd.DataFrame:  # fmt: skip
     everyone = np.ones(len(section.obs), bool)
     values = {
@@ -381,7 +389,8 @@ def _summary(
             "p_min": float(tested["p_min"].min()) if len(tested) else None,
         }
     return {
-        "graph": {key: value if isinstance(value, str) else _plain(value) for key, value in graph.parameters.items()},
+        "graph": {key: value if isinstance(value, str) else _plain(value) for key,
+        value in graph.parameters.items()},
         "n_cells": len(section.obs), "n_edges": len(graph.i), "cell_types": list(names),
         "compartments": settings["compartments"],
         "n_without_compartment": int((section.compartment < 0).sum()),

@@ -1,4 +1,6 @@
-"""Channels: one activity a cell and channel, and tests of what two groups of cells share of it on their edges."""
+"""Channels: one activity a cell and channel, and tests of what two groups of cells share of it on their
+edges.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +51,8 @@ def channel_values(
 class Groups:
     """Edges by the labels of their ends, each oriented so that the first end has the lower label.
 
-    ``u``, ``v`` (m,) cells and ``weight`` (m,), sorted by ``group`` (m,); ``pairs`` (g × 2) labels; ``sums``: CSR
-    (groups × a chunk of edges) of weights; ``counts`` (g,) edges.
+    ``u``, ``v`` (m,) cells and ``weight`` (m,), sorted by ``group`` (m,); ``pairs`` (g × 2) labels; ``sums``:
+    CSR (groups × a chunk of edges) of weights; ``counts`` (g,) edges.
     """
 
     u: np.ndarray
@@ -64,8 +66,8 @@ class Groups:
     def means(self, first: np.ndarray, second: np.ndarray, donors: np.ndarray | None = None) -> np.ndarray:
         """Return the mean of min(first_u, second_v) over the edges of each group (g × channels).
 
-        ``second`` has one more row, of zeros, and both a last column of ones: what is dropped drops out of the
-        weights, too. ``donors`` (n,) replaces v by another cell; −1 is the row of zeros.
+        ``second`` has one more row, of zeros, and both a last column of ones: what is dropped drops out of
+        the weights, too. ``donors`` (n,) replaces v by another cell; −1 is the row of zeros.
         """
         v = self.v if donors is None else donors[self.v]
         total = np.zeros((len(self.pairs), first.shape[1]))
@@ -141,7 +143,7 @@ def channel_nulls(
 def test_channels(
     tissue: Tissue, graph: Graph, labels: np.ndarray, nulls: Nulls, *, min_edges: int, draws: int, level: str,
     make: Draws, shuffle: bool,
-) -> tuple[pd.DataFrame, dict[str, np.ndarray], Groups]:  # fmt: skip
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
     """Test what every two groups of cells share of every channel on their edges.
 
     Parameters
@@ -161,10 +163,11 @@ def test_channels(
 
     Returns
     -------
-    table, statistics, groups
-        ``table``: source, target (labels), channel (position), n_edges, score (mean of w·min over edges / mean
-        of w, of residuals), null_mean, log2_ratio, lo, hi, z, p, p_min, score_z (of plain z-scores), p_<null>.
-        ``statistics``: ``shift`` (n × groups × channels), and ``labels`` where tested, of plain z-scores.
+    table, statistics
+        ``table``: source, target (labels), channel (position), n_edges, score (mean of w·min over edges /
+        mean of w, of residuals), null_mean, log2_ratio, lo, hi, z, p, p_min, score_z (of plain z-scores),
+        p_<null>. ``statistics``: ``shift`` (n × groups × channels), and ``labels`` where tested, of plain
+        z-scores.
     """
     found = groups(graph, labels, min_edges)
     first, second = with_ones(tissue.residual)
@@ -214,7 +217,7 @@ def test_channels(
         )
         exceeding = (statistics[LABELS] >= observed_z[None]).sum(axis=0)
         table[f"p_{LABELS}"] = ((1 + exceeding) / (1 + nulls.n_others)).ravel()
-    return pd.DataFrame(table), statistics, found
+    return pd.DataFrame(table), statistics
 
 
 def _label_null(
@@ -253,7 +256,9 @@ def _resampled(
     found: Groups, first: np.ndarray, second: np.ndarray, block: np.ndarray, draws: int,
     generator: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
-    """Return log₂ means (draws × g × channels) over resampled blocks; NaN with one block or nothing shared."""
+    """Return log₂ means (draws × g × channels) over resampled blocks; NaN with one block or nothing
+    shared.
+    """
     labels, of_cell = np.unique(block, return_inverse=True)
     shape = (len(found.pairs), first.shape[1] - 1)
     if len(labels) < 2 or not len(found.pairs):

@@ -1,4 +1,6 @@
-"""Contrasts written down beforehand: a channel is shared more between two compartments than between two others."""
+"""Contrasts written down beforehand: a channel is shared more between two compartments than between two
+others.
+"""
 
 from __future__ import annotations
 
@@ -89,16 +91,17 @@ def test_contrasts(
     Parameters
     ----------
     table
-        Channel tests at the level of compartments, in the order of ``statistics``: source, target and channel by
-        name, n_edges, score, log2_ratio, score_z.
+        Channel tests at the level of compartments, in the order of ``statistics``: source, target and channel
+        by name, n_edges, score, log2_ratio, score_z.
     statistics
-        ``shift`` and ``labels`` (permutations × groups × channels), ``bootstrap`` (draws × groups × channels).
+        ``shift`` and ``labels`` (permutations × groups × channels), ``bootstrap`` (draws × groups ×
+        channels).
 
     Returns
     -------
     Frame of :data:`COLUMNS`. ``difference`` of log2_ratio, above less below; ``p`` under the default null,
-    ``p_labels`` of the difference of plain scores (``difference_z``) under shuffled compartments, as published.
-    A contrast that cannot be tested has a ``reason``.
+    ``p_labels`` of the difference of plain scores (``difference_z``) under shuffled compartments, as
+    published. A contrast that cannot be tested has a ``reason``.
     """
     flat = {name: values.reshape(len(values), -1) for name, values in statistics.items()}
     place = {
@@ -108,7 +111,8 @@ def test_contrasts(
     rows = []
     for contrast in contrasts:
         row: dict[str, Any] = {"contrast": contrast.name, "channel": contrast.channel, "reason": "",
-                               "above": " – ".join(contrast.above), "below": " – ".join(contrast.below)}  # fmt: skip
+                               "above": " – ".join(contrast.above),
+                               "below": " – ".join(contrast.below)}  # fmt: skip
         rows.append(row)
         ends = [place.get((*sorted(side), contrast.channel)) for side in (contrast.above, contrast.below)]
         if None in ends:

@@ -62,9 +62,10 @@ def induction(
     """Compare, for each claim, how much b in R depends on contact with a in S, and the reverse.
 
     ``forward``: mean residual of b in cells of R with a neighbour of type S (within ``contact_um``) that
-    expresses a (residual above 0), less that in the other cells of R, within fifths of depth. ``backward``: a in
-    S by contact with b in R. Residuals have unit spread in every type, so that the two compare. p is two-sided,
-    of forward − backward, by exchanging the roles of the two sides in whole blocks (signs flipped).
+    expresses a (residual above 0), less that in the other cells of R, within fifths of depth. ``backward``: a
+    in S by contact with b in R. Residuals have unit spread in every type, so that the two compare. p is
+    two-sided, of forward − backward, by exchanging the roles of the two sides in whole blocks (signs
+    flipped).
 
     Parameters
     ----------
@@ -73,7 +74,8 @@ def induction(
 
     Returns
     -------
-    forward, backward, p_direction, direction (:data:`FORWARD`, :data:`BACKWARD` or :data:`OPEN`), one row a claim.
+    forward, backward, p_direction, direction (:data:`FORWARD`, :data:`BACKWARD` or :data:`OPEN`), one row a
+    claim.
     """
     near = graph.within(contact_um).matrix()
     near.data[:] = 1

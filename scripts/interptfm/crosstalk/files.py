@@ -1,4 +1,6 @@
-"""Files of a section's crosstalk that are no tables: the network as GraphML, the graph as squidpy reads it."""
+"""Files of a section's crosstalk that are no tables: the network as GraphML, the graph as squidpy reads
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from interptfm.crosstalk.reading import Section
 def network(pairs: pd.DataFrame, section: Section, max_q: float) -> Any:
     """Return the network (networkx MultiDiGraph): nodes are cell types and compartments, edges findings.
 
-    An edge a channel or concept pair with q below ``max_q``, and every channel between compartments whatever its q.
-    One that has a direction runs that way; the others run both ways, ``directed`` False.
+    An edge a channel or concept pair with q below ``max_q``, and every channel between compartments whatever
+    its q. One that has a direction runs that way; the others run both ways, ``directed`` False.
     """
     import networkx as nx
 

@@ -1,7 +1,7 @@
 """Neighbourhood graphs of cells: builders that report their parameters, weights, and squidpy's format.
 
-Edges join cells of one section only. A cell without a place has no edge; cells at the same place are joined at
-distance 0.
+Edges join cells of one section only. A cell without a place has no edge; cells at the same place are joined
+at distance 0.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class Nearest:
 
         if self.k < 1 or self.mode not in ("union", "mutual"):
             raise InputError(
-                f"crosstalk.graph: found k {self.k} and mode {self.mode!r}, expected k from 1 and union or mutual"
+                f"crosstalk.graph: found k {self.k} and mode {self.mode!r}, "
+                f"expected k from 1 and union or mutual"
             )
         n = len(xy)
         k = min(self.k, n - 1)
@@ -155,7 +156,8 @@ class Delaunay:
             mesh = spatial.Delaunay(xy)
         except spatial.QhullError:
             raise InputError(
-                f"crosstalk.graph: found {len(xy)} cells on one line, expected places that can be triangulated; "
+                f"crosstalk.graph: found {len(xy)} cells on one line, "
+                f"expected places that can be triangulated; "
                 "use radius or nearest"
             ) from None
         sides = np.concatenate(
@@ -202,7 +204,7 @@ def build(spatial: np.ndarray, section: np.ndarray, chosen: Builder, weights: We
     i, j = ends[:, 0], ends[:, 1]
     distance = np.linalg.norm(spatial[i] - spatial[j], axis=1).astype(np.float32)
     parameters = {
-        "builder": type(chosen).__name__.lower(), **asdict(chosen), "weights": weights.kind,  # type: ignore[call-overload]
+        "builder": type(chosen).__name__.lower(), **asdict(chosen), "weights": weights.kind,
         **({} if weights.kind == "none" else {"length_um": weights.length(distance)}),
         "cells": len(spatial), "without_place": int((~placed).sum()), "edges": len(i),
     }  # fmt: skip
@@ -235,7 +237,8 @@ def from_squidpy(adata: AnnData, spatial: np.ndarray, section: np.ndarray) -> Gr
     across = np.flatnonzero(np.asarray(section)[i] != np.asarray(section)[j])
     if len(across):
         raise InputError(
-            f"obsp[{CONNECTIVITIES!r}]: found {len(across)} edges between sections, expected none; give squidpy "
+            f"obsp[{CONNECTIVITIES!r}]: found {len(across)} edges between sections, "
+            f"expected none; give squidpy "
             "a library_key"
         )
     distance = np.linalg.norm(np.asarray(spatial)[i] - np.asarray(spatial)[j], axis=1)
@@ -247,7 +250,9 @@ def from_squidpy(adata: AnnData, spatial: np.ndarray, section: np.ndarray) -> Gr
 
 
 def to_squidpy(adata: AnnData, graph: Graph) -> None:
-    """Write the graph into ``adata`` as squidpy does: obsp weights and distances, and ``uns`` that names them."""
+    """Write the graph into ``adata`` as squidpy does: obsp weights and distances, and ``uns`` that names
+    them.
+    """
     adata.obsp[CONNECTIVITIES] = graph.matrix()
     adata.obsp[DISTANCES] = graph._symmetric(graph.distance)
     adata.uns[UNS] = {

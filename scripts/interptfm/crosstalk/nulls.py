@@ -1,10 +1,10 @@
 """Tests of concept pairs: "a in type S with b in type R next to it", under the default null and three others.
 
-Default: residuals (centred within type, depth regressed out); per FOV, the field of b shifts on the torus by at
-least twice its range, each cell taking the nearest shifted value of its own type. Beside it: profiles shuffled
-within type and block; plain z-scores shifted whatever the type (``uncentred``); type labels shuffled, as
-published. The statistic of the first two is the covariance on the edges, that of the others the mean product
-z⁺z⁺ that they are known by.
+Default: residuals (centred within type, depth regressed out); per FOV, the field of b shifts on the torus by
+at least twice its range, each cell taking the nearest shifted value of its own type. Beside it: profiles
+shuffled within type and block; plain z-scores shifted whatever the type (``uncentred``); type labels
+shuffled, as published. The statistic of the first two is the covariance on the edges, that of the others the
+mean product z⁺z⁺ that they are known by.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Draws = Callable[[str], np.random.Generator]
 class Tissue:
     """Cells of one section as the tests need them.
 
-    ``values`` (n × concepts); ``types`` (n,) int into ``type_names``; ``fov``, ``block`` (n,) labels; ``depth``
-    (n,) total counts; ``spatial`` (n × 2) µm; ``weights`` (n × n) symmetric CSR.
+    ``values`` (n × concepts); ``types`` (n,) int into ``type_names``; ``fov``, ``block`` (n,) labels;
+    ``depth`` (n,) total counts; ``spatial`` (n × 2) µm; ``weights`` (n × n) symmetric CSR.
     """
 
     values: np.ndarray
@@ -62,8 +62,8 @@ class Tissue:
 class Shifts:
     """Toroidal shifts of concepts that share them.
 
-    ``groups``: column positions; ``least_um``: shortest shift of each group; ``distinct``: number of shifts apart
-    by their range; ``drawn``: (permutations × FOVs × 2) of each group.
+    ``groups``: column positions; ``least_um``: shortest shift of each group; ``distinct``: number of shifts
+    apart by their range; ``drawn``: (permutations × FOVs × 2) of each group.
     """
 
     torus: Torus
@@ -161,9 +161,9 @@ def test_pairs(
     -------
     table, kept nulls, facts
         ``table``: one row an unordered pair: source, target (positions of types, S ≤ R), a, b (positions of
-        concepts), n_edges, score (mean z⁺z⁺ of residuals over edges), null_mean (of the score, at the observed
-        amounts of a and b on the edges), log2_ratio, statistic (covariance of residuals on the edges, less what
-        is passed on, :func:`passed_on`), z, p, p_min, and p_<null> of the others. Pairs
+        concepts), n_edges, score (mean z⁺z⁺ of residuals over edges), null_mean (of the score, at the
+        observed amounts of a and b on the edges), log2_ratio, statistic (covariance of residuals on the
+        edges, less what is passed on, :func:`passed_on`), z, p, p_min, and p_<null> of the others. Pairs
         of which one does not vary in its type have no row. ``kept``: row → null of the statistic.
         ``facts``: distinct shifts and shares of cells with a donor.
     """
@@ -209,7 +209,8 @@ def test_pairs(
                 "source": np.asarray(sources)[source], "target": target, "a": a, "b": b,
                 "n_edges": counts[np.asarray(sources)[source], target], "score": score,
                 "null_mean": expected, "log2_ratio": np.log2(np.where(score > 0, score, np.nan) / expected),
-                "statistic": tested, "z": (tested - null.mean(axis=0)) / np.where(deviation > 0, deviation, np.nan),
+                "statistic": tested, "z": (tested - null.mean(axis=0)) / np.where(deviation > 0, deviation,
+                np.nan),
                 "p": p, "p_min": p_min,
             }  # fmt: skip
         for name, values in other.p_values(target, sources, observed):
@@ -240,8 +241,9 @@ def correlation(residual: np.ndarray) -> np.ndarray:
 def passed_on(observed: np.ndarray, in_source: np.ndarray, in_target: np.ndarray) -> np.ndarray:
     """Return the part of a covariance on edges (a × b) that either concept's own smoothness passes on.
 
-    Where b goes with a inside the receivers (shared genes or features, r), what neighbours share of a is shared
-    of b, too: r·cov(a, a). Likewise r·cov(b, b) by a going with b inside the senders. The larger of the two.
+    Where b goes with a inside the receivers (shared genes or features, r), what neighbours share of a is
+    shared of b, too: r·cov(a, a). Likewise r·cov(b, b) by a going with b inside the senders. The larger of
+    the two.
     """
     own = np.diag(observed)
     by_a, by_b = in_target * own[:, None], in_source * own[None, :]
@@ -251,7 +253,9 @@ def passed_on(observed: np.ndarray, in_source: np.ndarray, in_target: np.ndarray
 def _hypotheses(
     target: int, sources: Sequence[int], varies: np.ndarray, testable: np.ndarray, apart: np.ndarray
 ) -> np.ndarray:
-    """Return which (source, a, b) are hypotheses: not one activity, each unordered pair once, both varying."""
+    """Return which (source, a, b) are hypotheses: not one activity, each unordered pair once, both
+    varying.
+    """
     n = varies.shape[1]
     result = np.zeros((len(sources), n, n), bool)
     for k, source in enumerate(sources):

@@ -1,4 +1,5 @@
-"""Scores of concept pairs by cell types, all at once: dense products of what neighbours send with what cells have.
+"""Scores of concept pairs by cell types, all at once: dense products of what neighbours send with what cells
+have.
 
 With A the senders' activities of type S, B the receivers' of type R and W the edge weights, the sums over the
 edges between S and R of w·a·b are Aᵀ W B. Every null replaces rows of B by rows of other cells, so U = W A is

@@ -25,9 +25,9 @@ COMPARTMENTS = {"called": "compartment", "geometric": "region"}
 class Section:
     """One section's cells and activities.
 
-    ``values``, ``genes`` (n × concepts) float32: of dictionary features, and the plain member-gene baseline (None
-    without); ``concepts``: term_id, name, channel, ic; ``obs`` with :data:`OBS`, indexed by cell; ``spatial``
-    (n × 2) µm; ``compartment`` (n,) int into ``REGIONS``, −1 for none.
+    ``values``, ``genes`` (n × concepts) float32: of dictionary features, and the plain member-gene baseline
+    (None without); ``concepts``: term_id, name, channel, ic; ``obs`` with :data:`OBS`, indexed by cell;
+    ``spatial`` (n × 2) µm; ``compartment`` (n,) int into ``REGIONS``, −1 for none.
     """
 
     values: np.ndarray

@@ -1,4 +1,6 @@
-"""Scores of edges and what they add up to: channels, concept pairs, cells, distances, senders. No loop over edges."""
+"""Scores of edges and what they add up to: channels, concept pairs, cells, distances, senders. No loop over
+edges.
+"""
 
 from __future__ import annotations
 
@@ -154,8 +156,9 @@ def decay(
     Parameters
     ----------
     values
-        Name → (a (n,), b (n,), senders (n,) bool, receivers (n,) bool): pairs of cells of which one is a sender
-        and the other a receiver count, by the product of a and b, both centred over the senders and receivers.
+        Name → (a (n,), b (n,), senders (n,) bool, receivers (n,) bool): pairs of cells of which one is a
+        sender and the other a receiver count, by the product of a and b, both centred over the senders and
+        receivers.
     pairs, distance
         (m × 2) cells and (m,) µm between them, also farther apart than the graph's edges.
     block
@@ -194,7 +197,8 @@ def decay(
 def near_pairs(
     spatial: np.ndarray, fov: np.ndarray, radius_um: float, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of cells of one FOV up to ``radius_um`` apart (m × 2), 400,000 at most, and their distance.
+    """Return pairs of cells of one FOV up to ``radius_um`` apart (m × 2), 400,000 at most, and their
+    distance.
 
     Where there would be more, whole cells are left out at random first, so that memory stays bounded.
     """

@@ -1,4 +1,6 @@
-"""Sections put together: p by Stouffer's method, effects averaged, and in how many sections a finding stands."""
+"""Sections put together: p by Stouffer's method, effects averaged, and in how many sections a finding
+stands.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ NORMAL = 1.959964
 def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Combine ``pairs.parquet`` of all sections, one row a hypothesis of any of them.
 
-    p is Stouffer's, z-scores of the sections' p weighted by the root of their edges; score, null_mean, log2_ratio,
-    forward and backward are means weighted by edges; lo and hi take the sections for independent. Directions
-    combine as two-sided p do. ``sections_replicated`` counts the sections with p < 0.05 and a ratio above 0,
-    of ``n_sections`` that tested it. ``p_min`` is that of the combination. q within each level.
+    p is Stouffer's, z-scores of the sections' p weighted by the root of their edges; score, null_mean,
+    log2_ratio, forward and backward are means weighted by edges; lo and hi take the sections for independent.
+    Directions combine as two-sided p do. ``sections_replicated`` counts the sections with p < 0.05 and a
+    ratio above 0, of ``n_sections`` that tested it. ``p_min`` is that of the combination. q within each
+    level.
     """
     from scipy.stats import norm
 
@@ -114,7 +117,8 @@ def combine_contrasts(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         found["sections_replicated"] = int(((part["p"] < LEVEL) & (part["difference"] > 0)).sum())
         found["reason"] = "" if found["n_sections"] else part["reason"].iloc[0]
         result.append(found)
-    columns = ["contrast", "channel", "above", "below", "difference", "lo", "hi", "p", "p_min", "q", "n_sections",
+    columns = ["contrast", "channel", "above", "below", "difference", "lo", "hi", "p", "p_min", "q",
+    "n_sections",
                "sections_replicated", "difference_z", "p_labels", "reason"]  # fmt: skip
     table = pd.DataFrame(result).reindex(columns=columns)
     table["q"] = stats.benjamini_hochberg(table["p"].to_numpy(float))

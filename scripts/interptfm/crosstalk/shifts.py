@@ -1,4 +1,6 @@
-"""Where a cell takes its value from under a null: toroidal shifts within a FOV, and shuffles within blocks."""
+"""Where a cell takes its value from under a null: toroidal shifts within a FOV, and shuffles within
+blocks.
+"""
 
 from __future__ import annotations
 
