@@ -42,6 +42,12 @@ def main(snakemake):
                 report.listed(given.tissue),
                 given.get("unit_recovery", []),
             ),
+            crosstalk=report.read_crosstalk(
+                dict(zip(params.crosstalk, given.crosstalk, strict=True)),
+                params.samples,
+                report.listed(given.crosstalk_sections),
+                given.get("pair_recovery", []),
+            ),
             activity=dict(zip(params.activity, report.listed(given.activity), strict=True)),
             provenance=job.provenance(snakemake),
         )

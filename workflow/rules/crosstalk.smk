@@ -22,6 +22,8 @@ CROSSTALK_ALL = {
     "contrasts": f"{RUN}/crosstalk/contrasts.parquet",
     "summary": f"{RUN}/crosstalk/summary.json",
 }
+# Tables of a section that the report shows, in this order.
+CROSSTALK_SHOWN = ("edges", "channels", "importance", "decay", "nulls", "cells")
 PAIR_RECOVERY_NAMES = {"pairs": "pairs.tsv", "summary": "pair_summary.json"}
 PAIR_RECOVERY_FILES = {
     role: f"{RUN}/recovery/{name}" for role, name in PAIR_RECOVERY_NAMES.items() if SIMULATED_RUN

@@ -119,6 +119,11 @@ REPORT_INPUT = {
     "tissue": REGION_CELLS,
     "unit_recovery": list(UNIT_RECOVERY_FILES.values()),
     "activity": list(ACTIVITY_TABLES.values()),
+    "crosstalk": list(CROSSTALK_ALL.values()),
+    "crosstalk_sections": [
+        CROSSTALK_SECTION[name].format(sample=sample) for sample in SAMPLES for name in CROSSTALK_SHOWN
+    ],
+    "pair_recovery": list(PAIR_RECOVERY_FILES.values()),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -136,6 +141,7 @@ REPORT_PARAMS = {
     "tis": SCORED_UNITS,
     "regions": list(REGION_FILES),
     "activity": list(ACTIVITY_TABLES),
+    "crosstalk": list(CROSSTALK_ALL),
 }
 
 

@@ -7,6 +7,7 @@ takes those frames; ``figures`` draws; ``page`` assembles. A further stage adds 
 
 from __future__ import annotations
 
+from interptfm.report.crosstalk import read as read_crosstalk
 from interptfm.report.microenvironments import read as read_microenvironments
 from interptfm.report.page import Figure, Section, Table, render
 from interptfm.report.run import Entry, Run, listed, read, undeclared
@@ -22,6 +23,7 @@ __all__ = [
     "build",
     "listed",
     "read",
+    "read_crosstalk",
     "read_microenvironments",
     "render",
     "undeclared",

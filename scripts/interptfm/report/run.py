@@ -12,6 +12,7 @@ import pandas as pd
 
 from interptfm import recovery, store
 from interptfm.errors import InputError
+from interptfm.report.crosstalk import Crosstalk
 from interptfm.report.microenvironments import Microenvironments
 
 MAIN_ARM = "main"
@@ -63,6 +64,7 @@ class Run:
     dictionary_tables: dict[str, Any] = field(default_factory=dict)
     microenvironments: Microenvironments | None = None
     activity: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
+    crosstalk: Crosstalk | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,6 +144,7 @@ def read(
     frontier: str | None = None,
     microenvironments: Microenvironments | None = None,
     activity: Mapping[str, str] | None = None,
+    crosstalk: Crosstalk | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -171,6 +174,8 @@ def read(
         Scores of units and what was called from them, read already.
     activity
         Tables of the activity of concepts, and its ``summary``, by name.
+    crosstalk
+        Tests between neighbouring cells, read already.
 
     Raises
     ------
@@ -222,6 +227,7 @@ def read(
         dictionary_tables=_dictionary_tables(absorption or {}, has_graph, stability, frontier),
         microenvironments=microenvironments,
         activity=_reading(activity) if activity else None,
+        crosstalk=crosstalk,
         provenance=dict(provenance or {}),
     )
 

@@ -12,6 +12,7 @@ from interptfm.report.run import Run
 from interptfm.report.sections.activity import activity
 from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
+from interptfm.report.sections.crosstalk import crosstalk
 from interptfm.report.sections.dictionary_quality import dictionary_quality
 from interptfm.report.sections.microenvironments import interpretability, microenvironments
 from interptfm.report.sections.overview import overview
@@ -33,6 +34,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     interpretability,
     microenvironments,
     activity,
+    crosstalk,
 )
 
 
