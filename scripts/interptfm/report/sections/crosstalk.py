@@ -48,8 +48,8 @@ def crosstalk(run: Run) -> Section | None:
     concepts = levels[CONCEPTS]
     prose = [
         f"Cells are joined within a section ({_graph(summary)}). Activities are centred within cell type and "
-        "section, log depth is regressed out, and the activities of one end are shifted on the torus of their FOV, "
-        "each cell taking the value of the nearest cell of its own type: so neither types, depth, nor how "
+        "section, log depth is regressed out, and the activities of one end are shifted on the torus of their "
+        "FOV, each cell taking the value of the nearest cell of its own type: so neither types, depth, nor how "
         "smooth an activity is makes a finding.",
         f"Of {number(concepts['n_tests'])} tests \u201ca in type S, b in type R next to it\u201d, "
         f"{number(concepts['n_significant'])} pass q < {max_q:g} ({summary['family']}); "
@@ -112,8 +112,8 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                     f"edges-{key}",
                     f"Edges in {sample}",
                     crosstalk_figures.tissue_edges(f"edges-{key}", tables["cells"], edges, shown),
-                    "Edges by score, the stronger the darker: what both ends share of a channel, and the pair "
-                    "with the smallest p. Edges of cells without a compartment count as within.",
+                    "Edges by score, the stronger the darker: what both ends share of a channel, and the "
+                    "pair with the smallest p. Edges of cells without a compartment count as within.",
                     "Map of the section with lines between neighbouring cells.",
                     pd.DataFrame([
                         {"score": title, "cross": cross, "edges": len(part), "sum": part[c].sum()}
@@ -144,7 +144,7 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                 "network",
                 "Network of cell types",
                 crosstalk_figures.network("network", typed, max_q),
-                f"Findings with q < {max_q:g}, of channels and of concept pairs; the wider the line the more. "
+                f"Findings with q < {max_q:g}, of channels and concept pairs; the wider the line the more. "
                 "Arrows where all directions of a pair of types agree; a ring for findings within a type.",
                 "Cell types on a circle, joined by lines and arrows.",
                 typed[typed["q"] < max_q][["source", "target", "channel", "a", "b", "q", "direction"]].astype(
@@ -173,7 +173,7 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                     "decay",
                     f"Decay with distance in {sample}",
                     crosstalk_figures.decay("decay", shown),
-                    "Mean product of residuals of two cells by their distance, with 95 % intervals over blocks: "
+                    "Mean product of residuals of two cells by distance, with 95 % intervals over blocks: "
                     "channels with themselves, and the pairs with the smallest p.",
                     "Line charts of association by distance.",
                     shown,
