@@ -582,6 +582,32 @@ def crosstalk_graphs(wildcards):
     return {"graph": [squidpy_graph(sample) for sample in SAMPLES]} if given else {}
 
 
+def probed_layers():
+    """Return (arm, layer) of all probes: every layer of the main arm and of the arms that ``probes`` names."""
+    names = ["", *(name for name in config["probes"]["arms"] if config["arms"].get(name))]
+    return [
+        (name, layer) for name in names if ARMS[name]["activations"]["gene_tokens"] for layer in settings.layers(ARMS[name])
+    ]
+
+
+def sparse_files(wildcards):
+    """Input function: the tables of sparse probes at the chosen layer."""
+    return [f"{RUN}/probes/layer_{chosen_layer()}/{file}" for file in SPARSE_NAMES.values()]
+
+
+def probe_index():
+    """Return one entry per probed (arm, layer) with the path of its summary and of its metrics."""
+    return [
+        {
+            "arm": name or "main",
+            "layer": layer,
+            **{role: f"{RUN}/{f'arms/{name}/' if name else ''}probes/layer_{layer}/{PROBE_NAMES[role]}"
+               for role in ("summary", "metrics")},
+        }
+        for name, layer in PROBED
+    ]
+
+
 def python_of_rule():
     """Return rule → Python of its family (``environments``), the family being its conda file's name."""
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:

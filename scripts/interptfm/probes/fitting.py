@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from interptfm import job, stats
+from interptfm import job, stats, store
 from interptfm.alignment.genes import MIN_POSITIVES, folds_of
 from interptfm.alignment.null import permuted, strata_of
 from interptfm.errors import InputError
@@ -316,3 +316,23 @@ def summarise(metrics: pd.DataFrame, generator: np.random.Generator, draws: int)
                 row |= stats.paired_bootstrap(a, b, draws, generator)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def model_of(paths: Sequence[str | Path]) -> str:
+    """Return the digest of the model that the activation stores are of.
+
+    Raises
+    ------
+    InputError
+        If they are of several models.
+    """
+    digests = {}
+    for path in paths:
+        with store.open_activations(path) as file:
+            digests[str(file.attributes.get("model"))] = path
+    if len(digests) != 1:
+        raise InputError(
+            f"activations: found stores of {len(digests)} models ({', '.join(map(str, digests.values()))}), "
+            "expected one"
+        )
+    return next(iter(digests))

@@ -92,9 +92,18 @@ def l1_path(x: np.ndarray, gram: np.ndarray, label: np.ndarray, sizes: Sequence[
     with warnings.catch_warnings():
         # Coefficients a thousandth from the optimum order genes as those at it do.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        _, coefficients, _ = lasso_path(
-            x, centred, alphas=largest / STEPS, precompute=gram, Xy=inner, tol=1e-3, max_iter=MAX_ITERATIONS
-        )
+        parts: list[np.ndarray] = []
+        for ratios in np.array_split(STEPS, 3):
+            _, found, _ = lasso_path(
+                x, centred, alphas=largest / ratios, precompute=gram, Xy=inner, tol=1e-3,
+                max_iter=MAX_ITERATIONS, coef_init=parts[-1][:, -1].copy() if parts else None,
+                check_input=False,
+            )  # fmt: skip
+            parts.append(found)
+            # Weak penalties take most of the time, and are not needed once the longest size is passed.
+            if (found[:, -1] != 0).sum() > sizes[-1]:
+                break
+    coefficients = np.concatenate(parts, axis=1)
     first = np.abs(inner).argmax()
     active = np.maximum.accumulate((coefficients != 0).sum(axis=0))
     for i, size in enumerate(sizes):
