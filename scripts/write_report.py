@@ -49,6 +49,7 @@ def main(snakemake):
                 given.get("pair_recovery", []),
             ),
             activity=dict(zip(params.activity, report.listed(given.activity), strict=True)),
+            probing=report.read_probing(params.probes, given.cosines, given.sparse),
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

@@ -586,7 +586,10 @@ def probed_layers():
     """Return (arm, layer) of all probes: every layer of the main arm and of the arms that ``probes`` names."""
     names = ["", *(name for name in config["probes"]["arms"] if config["arms"].get(name))]
     return [
-        (name, layer) for name in names if ARMS[name]["activations"]["gene_tokens"] for layer in settings.layers(ARMS[name])
+        (name, layer)
+        for name in names
+        if ARMS[name]["activations"]["gene_tokens"]
+        for layer in settings.layers(ARMS[name])
     ]
 
 
@@ -601,8 +604,10 @@ def probe_index():
         {
             "arm": name or "main",
             "layer": layer,
-            **{role: f"{RUN}/{f'arms/{name}/' if name else ''}probes/layer_{layer}/{PROBE_NAMES[role]}"
-               for role in ("summary", "metrics")},
+            **{
+                role: f"{RUN}/{f'arms/{name}/' if name else ''}probes/layer_{layer}/{PROBE_NAMES[role]}"
+                for role in ("summary", "metrics")
+            },
         }
         for name, layer in PROBED
     ]

@@ -124,6 +124,11 @@ REPORT_INPUT = {
         CROSSTALK_SECTION[name].format(sample=sample) for sample in SAMPLES for name in CROSSTALK_SHOWN
     ],
     "pair_recovery": list(PAIR_RECOVERY_FILES.values()),
+    "probes": [
+        path for entry in probe_index() for key, path in entry.items() if key in ("summary", "metrics")
+    ],
+    "cosines": COSINES,
+    "sparse": sparse_files,
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -142,6 +147,7 @@ REPORT_PARAMS = {
     "regions": list(REGION_FILES),
     "activity": list(ACTIVITY_TABLES),
     "crosstalk": list(CROSSTALK_ALL),
+    "probes": probe_index(),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from interptfm.report.crosstalk import read as read_crosstalk
 from interptfm.report.microenvironments import read as read_microenvironments
 from interptfm.report.page import Figure, Section, Table, render
+from interptfm.report.probing import read as read_probing
 from interptfm.report.run import Entry, Run, listed, read, undeclared
 from interptfm.report.sections import SECTIONS, notice
 
@@ -25,6 +26,7 @@ __all__ = [
     "read",
     "read_crosstalk",
     "read_microenvironments",
+    "read_probing",
     "render",
     "undeclared",
 ]

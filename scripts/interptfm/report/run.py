@@ -14,6 +14,7 @@ from interptfm import recovery, store
 from interptfm.errors import InputError
 from interptfm.report.crosstalk import Crosstalk
 from interptfm.report.microenvironments import Microenvironments
+from interptfm.report.probing import Probing
 
 MAIN_ARM = "main"
 NEURONS = "neurons"
@@ -65,6 +66,7 @@ class Run:
     microenvironments: Microenvironments | None = None
     activity: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     crosstalk: Crosstalk | None = None
+    probing: Probing | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -145,6 +147,7 @@ def read(
     microenvironments: Microenvironments | None = None,
     activity: Mapping[str, str] | None = None,
     crosstalk: Crosstalk | None = None,
+    probing: Probing | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -170,12 +173,10 @@ def read(
         Table of all representations.
     reading
         Tables of the reading of features, and its ``summary``, by name.
-    microenvironments
-        Scores of units and what was called from them, read already.
     activity
         Tables of the activity of concepts, and its ``summary``, by name.
-    crosstalk
-        Tests between neighbouring cells, read already.
+    microenvironments, crosstalk, probing
+        What later stages left, read already.
 
     Raises
     ------
@@ -228,6 +229,7 @@ def read(
         microenvironments=microenvironments,
         activity=_reading(activity) if activity else None,
         crosstalk=crosstalk,
+        probing=probing,
         provenance=dict(provenance or {}),
     )
 

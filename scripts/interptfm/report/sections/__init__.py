@@ -16,6 +16,7 @@ from interptfm.report.sections.crosstalk import crosstalk
 from interptfm.report.sections.dictionary_quality import dictionary_quality
 from interptfm.report.sections.microenvironments import interpretability, microenvironments
 from interptfm.report.sections.overview import overview
+from interptfm.report.sections.probes import probes
 from interptfm.report.sections.reading import reading
 from interptfm.report.sections.recovery import recovery
 from interptfm.report.sections.representations import representations
@@ -35,6 +36,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     microenvironments,
     activity,
     crosstalk,
+    probes,
 )
 
 
