@@ -35,8 +35,8 @@ def probes(run: Run) -> Section | None:
             "Concepts read out linearly, by layer",
             probe_figures.by_layer("probes-by-layer", found.summary),
             "Mean AUROC over terms on tokens of test cells. Left: only genes that the probe never saw. "
-            "Right: all genes, where recognising genes is enough; the dotted lines, the same probes for membership "
-            "permuted over genes, say how far that alone goes.",
+            "Right: all genes, where recognising genes is enough; the dotted lines, the same probes for "
+            "membership permuted over genes, say how far that alone goes.",
             "Line charts of mean AUROC by layer for each kind of probe, on held-out genes and on cells.",
             found.summary,
         ),
@@ -80,8 +80,8 @@ def _prose(found: Probing, layer: int, kind: str) -> list[str]:
     genes, cells = mean("genes"), mean("cells")
     words = [
         "A probe is a direction that tells tokens of a concept's genes from all others. A label depends on "
-        "the gene alone: on held-out cells a probe passes by recognising genes, so that only held-out genes say "
-        "whether a direction stands for the concept."
+        "the gene alone: on held-out cells a probe passes by recognising genes, so that only held-out genes "
+        "say whether a direction stands for the concept."
     ]
     if genes is not None and cells is not None:
         words.append(
