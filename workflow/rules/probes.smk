@@ -35,7 +35,7 @@ rule fit_probes:
         "../../envs/model.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_cells(5000, 12),
+        mem_mb=memory_of_cells(6000, 12),
         runtime=minutes(60, 5),
     params:
         probes={key: value for key, value in config["probes"].items() if key not in ("arms", "sparse")},

@@ -20,7 +20,7 @@ METRICS = ("ap", "auroc", "precision")
 
 
 class Histograms:
-    """Counts of binned scores, int64 (terms × groups × {negative, positive} × bins).
+    """Counts of binned scores, int32 (terms × groups × {negative, positive} × bins).
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Histograms:
         self._weight = (wide * scale[:, None]).astype(np.float32)
         self._offset = ((bias - centre) * scale + bins / 2).astype(np.float32)
         self._members, self.bins, self.n_groups = members, bins, n_groups
-        self.counts = np.zeros((len(weight), n_groups * 2 * bins), np.int64)
+        self.counts = np.zeros((len(weight), n_groups * 2 * bins), np.int32)
 
     def add(self, x: np.ndarray, gene: np.ndarray, group: np.ndarray | None = None) -> None:
         """Count tokens: x float32 (n × d), gene (n,), group (n,) or None where there is one."""
@@ -69,7 +69,7 @@ class Histograms:
         step = np.int32(self.bins)
         for counts, members, row in zip(self.counts, self._members, index, strict=True):
             row += step * members[gene]
-            counts += np.bincount(row, minlength=len(counts))
+            np.add(counts, np.bincount(row, minlength=len(counts)), out=counts, casting="unsafe")
 
     def by_group(self) -> np.ndarray:
         """Return the counts, (terms × groups × 2 × bins)."""
