@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LABELS = ("real", "permuted")
 SPLIT_KINDS = ("genes", "cells")
 STRATA = 10
+COUNTED_TOKENS = 65_536
 
 
 @dataclass
@@ -193,6 +194,7 @@ class Evaluation:
         group = groups_of(labels, np.ones(len(labels)))
         self._group = {name: group[np.searchsorted(labels, found)] for name, found in cell_blocks.items()}
         self.n_groups = int(group.max()) + 1
+        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         real, control = slice(0, self.n_terms), slice(self.n_terms, None)
 
         def counted(weight: np.ndarray, bias: np.ndarray) -> tuple[Histograms, Histograms]:
@@ -210,8 +212,18 @@ class Evaluation:
 
     def add(self, sample: str, cell: np.ndarray, gene: np.ndarray, x: np.ndarray) -> None:
         """Score tokens of one sample: cell (n,) index into obs, gene (n,), x float32 (n × d)."""
+        self._waiting.append((gene, x, self._group[sample][cell]))
+        # Counting costs a pass over the bins of each term, whatever the number of tokens.
+        if sum(len(gene) for gene, *_ in self._waiting) >= COUNTED_TOKENS:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        gene, x, group = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+        self._waiting = []
         order = np.argsort(self.fold[gene], kind="stable")
-        gene, x, group = gene[order], x[order], self._group[sample][cell[order]]
+        gene, x, group = gene[order], x[order], group[order]
         parts = list(segments(self.fold[gene], self.n_folds))
         for kind, (real, control) in self.cells.items():
             real.add(x, gene, group)
@@ -232,6 +244,7 @@ class Evaluation:
         at least 2 held-out genes of the term and, pooled over these, ``n_pos``; NaN for terms with fewer than
         ``min_genes`` genes; ``sd_folds``: standard deviation of AUROC over folds.
         """
+        self._count()
         weights = generator.multinomial(self.n_groups, np.full(self.n_groups, 1 / self.n_groups), size=draws)
         held = self.tokens > 0
         by_fold = np.stack(

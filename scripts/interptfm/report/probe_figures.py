@@ -43,14 +43,13 @@ def by_layer(name: str, summary: pd.DataFrame) -> str:
         return svg.save(figure, name)
 
 
-def cosines(name: str, table: pd.DataFrame, kind: str, layer: int) -> str:
+def cosines(name: str, table: pd.DataFrame, layer: int) -> str:
     """Draw cosines of pairs of terms against their shared genes, and of one term between layers.
 
-    ``table``: columns of :func:`interptfm.probes.cosines.compare`; one kind, pairs drawn at random.
+    ``table``: columns of :func:`interptfm.probes.cosines.compare`, of one kind; pairs of ``layer`` are drawn.
     """
-    mine = table[table["kind"] == kind]
-    pairs = mine[(mine["chosen"] == "random") & (mine["layer"] == layer)]
-    across = mine[mine["chosen"] == "same term"]
+    pairs = table[(table["chosen"] == "random") & (table["layer"] == layer)]
+    across = table[table["chosen"] == "same term"]
     with style() as plt:
         figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
         looks = (("permuted", GREY, "x", "permuted membership"), ("real", BLUE, "o", "real membership"))
@@ -58,7 +57,7 @@ def cosines(name: str, table: pd.DataFrame, kind: str, layer: int) -> str:
             part = pairs[pairs["label"] == label]
             axes[0].scatter(
                 part["jaccard"], part["cosine"], s=11, marker=marker, color=colour, alpha=0.5, label=words,
-                linewidths=0.7, rasterized=len(part) > RASTER_ABOVE,
+                linewidths=0.7, rasterized=len(pairs) > RASTER_ABOVE // 3,
             )  # fmt: skip
         axes[0].axhline(0, color=SOFT, linewidth=0.9)
         axes[0].set(

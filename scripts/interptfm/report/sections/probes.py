@@ -29,6 +29,9 @@ def probes(run: Run) -> Section | None:
         return None
     layer = run.layer if run.layer in set(found.metrics["layer"]) else int(found.metrics["layer"].max())
     kind = _shown_kind(found)
+    mine = found.cosines[found.cosines["kind"] == kind]
+    drawn = (mine["chosen"] == "random") & (mine["layer"] == layer)
+    shown = mine[drawn | (mine["chosen"] == "same term")]
     figures = [
         Figure(
             "probes-by-layer",
@@ -43,11 +46,11 @@ def probes(run: Run) -> Section | None:
         Figure(
             "probes-cosines",
             f"Directions of {kind} probes",
-            probe_figures.cosines("probes-cosines", found.cosines, kind, layer),
+            probe_figures.cosines("probes-cosines", shown, layer),
             "Left: pairs of terms drawn at random; terms that share genes have similar directions under "
             "permuted membership, too. Right: mean cosine of a term's directions in two layers.",
             "Scatter plot of cosine against shared genes, and a heat map of cosines between layers.",
-            found.cosines[found.cosines["kind"] == kind],
+            shown.reset_index(drop=True),
         ),
         Figure(
             "probes-sparse",
