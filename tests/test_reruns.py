@@ -26,21 +26,24 @@ CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
 ALIGNMENT = {"align", "absorption"} | CHOICE
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
+DIRECTIONS = {"compare_directions"} | REPORT
+SPARSE = {"sparse_probes"} | REPORT
+PROBES = {"fit_probes"} | DIRECTIONS
 UNIT_RECOVERY = {"recover_units"} | REPORT
 REGIONS = {"call_regions"} | UNIT_RECOVERY
 TIS = {"score_units"} | REGIONS
 SCORES = {"score_units"} | REPORT  # of a space that no compartment is called from
-CONCEPTS = {"build_concepts"} | ALIGNMENT
+CONCEPTS = {"build_concepts"} | ALIGNMENT | PROBES
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT | SCORES
 DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
-ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS | TIS
+ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS | TIS | PROBES
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
 SIMULATION = {"simulate"} | CELLS
-MAIN_ARM_ONLY = {"choose_layer", "dictionary_quality", "absorption", "score_activity"}
+MAIN_ARM_ONLY = {"choose_layer", "dictionary_quality", "absorption", "score_activity", "compare_directions"}
 UNTRAINED = MODEL - {"encode_neurons", "aggregate"} - MAIN_ARM_ONLY
-ARM = UNTRAINED - (TIS - REPORT)
+ARM = UNTRAINED - (TIS - REPORT) - {"fit_probes"}
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -182,6 +185,17 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "activity.channels": ("tests/tiny.yaml", ACTIVITY),  # any file: the plan does not read it
     "activity.bootstrap": (30, ACTIVITY),
     "crosstalk.features.dictionary": ("batchtopk", REPORT),  # named, it is the one that null stands for
+    "probes.kinds": (["difference"], PROBES),
+    "probes.gene_folds": (4, PROBES | SPARSE),
+    "probes.min_genes": (8, PROBES | SPARSE),
+    "probes.ridge.strengths": ([0.1], PROBES),
+    "probes.logistic.tokens": (500, PROBES),
+    "probes.logistic.strengths": ([0.1], PROBES),
+    "probes.logistic.iterations": (5, PROBES),
+    "probes.sparse.max_features": (2, SPARSE),
+    "probes.arms": ([], REPORT),
+    "probes.bootstrap": (30, PROBES),
+    "probes.legacy": (True, PROBES),
     # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
     "arms.genes_a.cells.genes": ("half_b", {"build_model", "extract"} | TIS),
@@ -218,22 +232,23 @@ EDITS: dict[str, set[str]] = {
     "activations.py": ACTIVATIONS,
     "sae/": DICTIONARY,
     # What the reading of dictionaries needs is loaded with the features' package, neurons or not.
-    "sae/__init__.py": DICTIONARY | NEURONS,
-    "sae/format.py": DICTIONARY | NEURONS,
-    "sae/inference.py": DICTIONARY | NEURONS,
-    "sae/sparse.py": DICTIONARY | NEURONS,
-    "features/": FEATURES | NEURONS,
-    "alignment/": ALIGNMENT,
+    "sae/__init__.py": DICTIONARY | NEURONS | PROBES,
+    "sae/format.py": DICTIONARY | NEURONS | PROBES,
+    "sae/inference.py": DICTIONARY | NEURONS | PROBES,
+    "sae/sparse.py": DICTIONARY | NEURONS | PROBES,
+    "features/": FEATURES | NEURONS | PROBES,
+    "alignment/": ALIGNMENT | PROBES,
     "dictionary_quality/": set(),  # each module below is one rule's own
     "dictionary_quality/__init__.py": {"dictionary_quality", "absorption"} | REPORT,
     "dictionary_quality/recovered.py": {"dictionary_quality"} | REPORT,
     "dictionary_quality/absorption.py": {"absorption"} | REPORT,
-    "stats.py": ALIGNMENT | TIS,
+    "stats.py": ALIGNMENT | TIS | PROBES,
     "tis/": TIS,
     "tis/__init__.py": TIS | ACTIVITY,
     "tis/judges.py": TIS | ACTIVITY,
     "tis/units.py": TIS | ACTIVITY,
     "activity/": ACTIVITY,
+    "probes/": PROBES | SPARSE,
     "regions/": REGIONS,
     "unit_recovery.py": UNIT_RECOVERY,
     "recovery.py": CHOICE,
