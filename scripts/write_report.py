@@ -41,15 +41,23 @@ def main(snakemake):
                 given.regions,
                 report.listed(given.tissue),
                 given.get("unit_recovery", []),
-            ),
+            )
+            if given.get("tis")
+            else None,
+            activity=dict(zip(params.activity, report.listed(given.activity), strict=True))
+            if given.get("activity")
+            else None,
             crosstalk=report.read_crosstalk(
                 dict(zip(params.crosstalk, given.crosstalk, strict=True)),
                 params.samples,
                 report.listed(given.crosstalk_sections),
                 given.get("pair_recovery", []),
-            ),
-            activity=dict(zip(params.activity, report.listed(given.activity), strict=True)),
-            probing=report.read_probing(params.probes, given.cosines, given.sparse),
+            )
+            if given.get("crosstalk")
+            else None,
+            probing=report.read_probing(params.probes, given.cosines, given.sparse)
+            if given.get("probes")
+            else None,
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)
