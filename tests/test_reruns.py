@@ -20,7 +20,9 @@ from interptfm import dependencies, store
 REPORT = {"write_report"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
-ACTIVITY = {"score_activity"} | REPORT
+PAIRS = {"recover_pairs"} | REPORT
+CROSSTALK = {"crosstalk_section", "combine_crosstalk"} | PAIRS
+ACTIVITY = {"score_activity"} | CROSSTALK
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
 ALIGNMENT = {"align", "absorption"} | CHOICE
@@ -30,7 +32,7 @@ DIRECTIONS = {"compare_directions"} | REPORT
 SPARSE = {"sparse_probes"} | REPORT
 PROBES = {"fit_probes"} | DIRECTIONS
 UNIT_RECOVERY = {"recover_units"} | REPORT
-REGIONS = {"call_regions"} | UNIT_RECOVERY
+REGIONS = {"call_regions"} | UNIT_RECOVERY | CROSSTALK
 TIS = {"score_units"} | REGIONS
 SCORES = {"score_units"} | REPORT  # of a space that no compartment is called from
 CONCEPTS = {"build_concepts"} | ALIGNMENT | PROBES
@@ -184,6 +186,31 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "activity.rollup.hops": (1, ACTIVITY),
     "activity.channels": ("tests/tiny.yaml", ACTIVITY),  # any file: the plan does not read it
     "activity.bootstrap": (30, ACTIVITY),
+    "crosstalk.compartments": ("geometric", CROSSTALK),
+    "crosstalk.graph.kind": ("nearest", CROSSTALK),
+    "crosstalk.graph.radius_um": (40, CROSSTALK),
+    "crosstalk.graph.k": (6, CROSSTALK),
+    "crosstalk.graph.mode": ("mutual", CROSSTALK),
+    "crosstalk.graph.weights": ("none", CROSSTALK),
+    "crosstalk.graph.length_um": (15, CROSSTALK),
+    "crosstalk.graph.path": ("tests/{sample}.h5ad", CROSSTALK),  # read where kind is obsp
+    "crosstalk.nulls.match_um": (40, CROSSTALK),
+    "crosstalk.nulls.shortest_um": (60, CROSSTALK),
+    "crosstalk.nulls.permutations.channels": (30, CROSSTALK),
+    "crosstalk.nulls.permutations.pairs": (30, CROSSTALK),
+    "crosstalk.nulls.others": (["labels"], CROSSTALK),
+    "crosstalk.contrasts": ("tests/tiny.yaml", CROSSTALK),  # any file: the plan does not read it
+    "crosstalk.min_edges": (30, CROSSTALK),
+    "crosstalk.max_concepts": (10, CROSSTALK),
+    "crosstalk.max_r": (0.4, CROSSTALK),
+    "crosstalk.max_q": (0.1, CROSSTALK),
+    "crosstalk.claims": (40, CROSSTALK),
+    "crosstalk.edge_pairs": (1, CROSSTALK),
+    "crosstalk.contact_um": (20, CROSSTALK),
+    "crosstalk.tau": (3, CROSSTALK),
+    "crosstalk.decay_um": (100, CROSSTALK),
+    "crosstalk.bootstrap": (30, CROSSTALK),
+    "crosstalk.legacy": (True, CROSSTALK),
     "crosstalk.features.dictionary": ("batchtopk", REPORT),  # named, it is the one that null stands for
     "probes.kinds": (["difference"], PROBES),
     "probes.gene_folds": (4, PROBES | SPARSE),
@@ -249,6 +276,8 @@ EDITS: dict[str, set[str]] = {
     "tis/units.py": TIS | ACTIVITY,
     "activity/": ACTIVITY,
     "probes/": PROBES | SPARSE,
+    "crosstalk/": CROSSTALK,
+    "pair_recovery.py": PAIRS,
     "regions/": REGIONS,
     "unit_recovery.py": UNIT_RECOVERY,
     "recovery.py": CHOICE,
@@ -259,7 +288,7 @@ EDITS: dict[str, set[str]] = {
     "config.py": ACTIVITY,  # definitions of channels are read and checked as the configuration is
     "schema.py": ACTIVITY,
     "dependencies.py": set(),
-    "fetch.py": set(),
+    "fetch.py": ACTIVITY,  # the configuration's module reads manifests with it
     "passes.py": set(),
     "spaces.py": set(),
 }

@@ -42,6 +42,10 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "regions/interface.parquet",
         "activity/section_1.h5ad",
         "activity/channel_means.parquet",
+        "crosstalk/section_1/edges.parquet",
+        "crosstalk/section_2/graph.graphml",
+        "crosstalk/pairs.parquet",
+        "recovery/pair_summary.json",
         "truth/pairs.parquet",
         "recovery/unit_claims.tsv",
         "arms/genes_a/activations/section_1/0.zarr.zip",
@@ -102,7 +106,9 @@ def test_only_evaluation_reads_the_truth(root):
         name = rule.split(":", 1)[0]
         inputs = re.search(r"input:\n(.*?)\n\s*output:", rule, re.DOTALL)
         if inputs and "truth" in inputs.group(1).lower():
-            assert name in ("recover", "recovery_curve", "recover_units"), f"rule {name} reads truth/"
+            assert name in ("recover", "recovery_curve", "recover_units", "recover_pairs"), (
+                f"rule {name} reads truth/"
+            )
 
 
 def scripts_and_libraries(root):

@@ -48,9 +48,9 @@ def crosstalk(run: Run) -> Section | None:
     concepts = levels[CONCEPTS]
     prose = [
         f"Cells are joined within a section ({_graph(summary)}). Activities are centred within cell type and "
-        "section, log depth is regressed out, and the activities of one end are shifted on the torus of their "
-        "FOV, each cell taking the value of the nearest cell of its own type: so neither types, depth, nor how "
-        "smooth an activity is makes a finding.",
+        "section, log depth is regressed out, and the activities of one end are shifted on the torus of "
+        "their FOV, each cell taking the value of the nearest cell of its own type: so neither types nor "
+        "depth nor how smooth an activity is makes a finding.",
         f"Of {number(concepts['n_tests'])} tests \u201ca in type S, b in type R next to it\u201d, "
         f"{number(concepts['n_significant'])} pass q < {max_q:g} ({summary['family']}); "
         f"{number(concepts['n_directed'])} of them have a direction, {number(concepts['n_replicated'])} have "
