@@ -247,6 +247,8 @@ def _label_null(
 
 def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 95 % interval over the first axis; NaN where no draw has a value."""
+    if not drawn[0].size:
+        return np.full(drawn.shape[1:], np.nan), np.full(drawn.shape[1:], np.nan)
     empty = ~np.isfinite(drawn).any(axis=0)
     lo, hi = np.nanquantile(np.where(empty[None], 0.0, drawn), stats.INTERVAL, axis=0)
     return np.where(empty, np.nan, lo), np.where(empty, np.nan, hi)

@@ -39,6 +39,8 @@ def tissue_edges(name: str, cells: pd.DataFrame, edges: pd.DataFrame, columns: d
             strength = np.clip(value[shown] / max(top, 1e-9), 0.08, 1)
             cross = edges["cross"].to_numpy()[shown]
             for colour, mine in ((WITHIN, ~cross), (CROSS, cross)):
+                if not mine.any():
+                    continue
                 lines = LineCollection(
                     list(ends[mine]), colors=colour, alpha=strength[mine], linewidths=0.7, rasterized=True,
                 )  # fmt: skip
