@@ -102,7 +102,10 @@ def fit_layer(
     )
     fits, chosen = fit_kinds(moments, stacked, groups, kinds, settings)
     probes = _probes(model, layer, term_ids, genes, moments, fits, {**settings, "chosen": chosen})
-    evaluation = Evaluation(moments, stacked, fits, cell_blocks)
+    test_blocks = {
+        name: np.where(samples[name].split == TEST, found, "") for name, found in cell_blocks.items()
+    }
+    evaluation = Evaluation(moments, stacked, fits, test_blocks)
     passing = blocks(paths, samples, layer, block_tokens, splits=[TEST])
     for block in job.progress(passing, f"layer {layer}: scores of probes, blocks"):
         evaluation.add(block.sample, block.cell, block.gene, block.x)
@@ -174,8 +177,8 @@ class Evaluation:
         bool (2 · terms × genes): real, then permuted.
     fits
         Kind → probes of the same rows.
-    cell_blocks
-        Sample → block label of each cell.
+    test_blocks
+        Sample → block label of each cell of test, (cells,) str, empty for all others.
     """
 
     def __init__(
@@ -183,16 +186,18 @@ class Evaluation:
         moments: Moments,
         members: np.ndarray,
         fits: Mapping[str, linear.Fit],
-        cell_blocks: Mapping[str, np.ndarray],
+        test_blocks: Mapping[str, np.ndarray],
     ) -> None:
         n = moments.tokens[TRAIN].sum()
         mean = moments.sums[TRAIN].sum(axis=0) / n
         covariance = moments.grams[TRAIN].sum(axis=0) / n - np.outer(mean, mean)
         self.tokens, self.fold, self.members = moments.tokens[TEST], moments.fold, members
         self.n_folds, self.n_terms = moments.n_folds, len(members) // 2
-        labels = np.unique(np.concatenate([np.unique(found) for found in cell_blocks.values()]))
-        group = groups_of(labels, np.ones(len(labels)))
-        self._group = {name: group[np.searchsorted(labels, found)] for name, found in cell_blocks.items()}
+        labels, cells = np.unique(np.concatenate(list(test_blocks.values())), return_counts=True)
+        labels, cells = labels[labels != ""], cells[labels != ""]
+        group = groups_of(labels, cells)
+        place = {name: np.searchsorted(labels, found) for name, found in test_blocks.items()}
+        self._group = {name: group[np.minimum(at, len(labels) - 1)] for name, at in place.items()}
         self.n_groups = int(group.max()) + 1
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         real, control = slice(0, self.n_terms), slice(self.n_terms, None)
