@@ -122,9 +122,7 @@ def simulate_screen(design: Design, seed: int, strength: float, settings: Mappin
     targets = regulators(design, loadings, annotated, means, chosen)
     n_cells = chosen.controls + len(targets) * chosen.cells
     # Target of each cell (−1: control), types shared out evenly within every target.
-    target = np.concatenate(
-        [np.full(chosen.controls, -1), np.repeat(np.arange(len(targets)), chosen.cells)]
-    )
+    target = np.concatenate([np.full(chosen.controls, -1), np.repeat(np.arange(len(targets)), chosen.cells)])
     kinds = np.array([CELL_TYPES.index(name) for name in chosen.types])
     cell_type = kinds[np.arange(n_cells) % len(kinds)]
     activities = _activities(programs, cell_type, np.zeros(n_cells), own, anywhere=True)
