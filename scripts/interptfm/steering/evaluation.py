@@ -34,7 +34,7 @@ def pearson(shifts: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def centroid_accuracy(predicted: np.ndarray, centroids: np.ndarray, target: int) -> np.ndarray:
-    """Share (...,) of the other centroids (targets, d) farther from a prediction (..., d) than its target's."""
+    """Share (...,) of the other centroids (targets, d) farther from a prediction (..., d) than its own."""
     flat = predicted.reshape(-1, predicted.shape[-1])
     distance = cdist(flat, centroids)
     others = np.delete(distance, target, axis=1)
