@@ -17,6 +17,7 @@ from interptfm import dependencies
 from interptfm import fetch as downloads
 from interptfm import passes, spaces
 from interptfm.errors import InputError
+from interptfm.steering import settings as steering_settings
 
 NEURONS = "neurons"
 ALIGNMENT_TABLES = ("concepts", "features", "null", "interpretable", "summary")
@@ -31,6 +32,7 @@ def load():
     for name, arm in arms.items():
         settings.layers(arm, f"configuration: arm {name!r}" if name else "configuration")
     spaces.check(arms)
+    steering_settings.check(arms)
     samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
@@ -611,6 +613,72 @@ def probe_index():
         }
         for name, layer in PROBED
     ]
+
+
+def screen_files():
+    """Return the files of perturbation data; none where there is no such data."""
+    data = ARMS[""]["steering"]["data"]
+    if data == steering_settings.CELLS:
+        return expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES)
+    if data == steering_settings.SIMULATED:
+        return [f"{RUN}/simulated/screen.h5ad"]
+    return [steering_settings.data_file(ARMS[""])] if data else []
+
+
+def probe_files(role, name="", layers=None):
+    """Return a file of the probes of an arm, of some layers or of all."""
+    folder = f"{RUN}/arms/{name}" if name else RUN
+    wanted = [layer for arm, layer in PROBED if arm == name and layer in (layers or [layer])]
+    return [f"{folder}/probes/layer_{layer}/{PROBE_NAMES[role]}" for layer in wanted]
+
+
+def steering_ontology():
+    """Return the ontology's files by role: targets outside the panel are annotated there, too."""
+    ontology = ARMS[""]["ontology"]
+    roles = settings.ONTOLOGY_FILES[ontology["source"]]
+    return {role: str(Path(config["data_root"], ontology[role])) for role in roles}
+
+
+def annotation_settings():
+    """Return how genes outside the panel are annotated; nothing for a service, which jobs do not ask."""
+    ontology = ARMS[""]["ontology"]
+    if ontology["source"] == "gprofiler":
+        return None
+    return {key: value for key, value in ontology.items() if key not in ("gprofiler", "slim")}
+
+
+def steering_inputs(wildcards):
+    """Input function: the model and its probes, the untrained arm's, the dictionary, the annotation."""
+    main, layer = ARMS[""], STEERED_LAYER
+    found = {
+        "args": f"{RUN}/model/args.json",
+        "vocab": f"{RUN}/model/vocab.json",
+        "weights": f"{RUN}/model/best_model.pt",
+        "probes": probe_files("document"),
+        "probe_weights": probe_files("weights"),
+        **steering_ontology(),
+    }
+    arm = steering_settings.untrained_arm(main, ARMS)
+    if arm:
+        folder = f"{arm_folder(arm, 'model')}/model"
+        found["untrained"] = [f"{folder}/{file}" for file in MODEL_FILES]
+        found["untrained_probes"] = probe_files("document", arm, [layer])
+        found["untrained_weights"] = probe_files("weights", arm, [layer])
+    name = steering_settings.dictionary(main)
+    if name:
+        place = f"{name}/layer_{layer}"
+        found["dictionary_cfg"] = f"{RUN}/dictionaries/{place}/cfg.json"
+        found["dictionary_weights"] = f"{RUN}/dictionaries/{place}/sae_weights.safetensors"
+        found["features"] = f"{RUN}/alignment/{place}/concepts.parquet"
+    return found
+
+
+def steering_params(*keys):
+    """Return the settings of steering with these keys, and those of the tokeniser."""
+    main = ARMS[""]
+    chosen = {key: main["steering"][key] for key in keys}
+    tokens = {key: main["activations"][key] for key in ("mode", "max_length", "batch_tokens")}
+    return {**chosen, **tokens}
 
 
 def python_of_rule():

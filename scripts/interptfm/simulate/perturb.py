@@ -1,4 +1,4 @@
-"""A simulated knock-down screen: dissociated cells of the tissue's world, regulators of programs knocked down.
+"""A simulated knock-down screen: dissociated cells of the tissue's world, some regulators knocked down.
 
 Gene means, loadings, effects and the law of activities are those of :func:`interptfm.simulate.simulate` with
 the same seed and design; the cells are others, in a culture of a few types, without places. A regulator is
@@ -60,8 +60,9 @@ class Screen:
     """What the sequencer would report, and what only evaluation may read.
 
     counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: ``target``,
-    ``program``, ``term_id``, ``loading``. truth: ``cell``, ``perturbation``, ``cell_type``, ``efficacy`` (share of
-    the regulator that is gone; 0 in controls and escaped cells), ``activity:<term_id>`` after the knock-down.
+    ``program``, ``term_id``, ``loading``. truth: ``cell``, ``perturbation``, ``cell_type``, ``efficacy``
+    (share of the regulator that is gone; 0 in controls and escaped cells), ``activity:<term_id>`` after
+    the knock-down.
     """
 
     genes: tuple[str, ...]
@@ -74,7 +75,7 @@ class Screen:
 def regulators(
     design: Design, loadings: np.ndarray, annotated: np.ndarray, means: np.ndarray, settings: ScreenSettings
 ) -> pd.DataFrame:
-    """Return the regulator of each chosen program: ``target``, ``program``, ``term_id``, ``loading``, ``row``.
+    """Return the regulator of each chosen program: target, program, term_id, loading, row.
 
     Programs without a place rule that the culture's types can run, in the order of the design; of a
     program's annotated genes in no other program with a loading of at least :data:`MIN_LOADING` (or its
@@ -97,8 +98,8 @@ def regulators(
         rows.append((design.genes[gene], program.name, program.term_id, loadings[row, gene], row))
     if len(rows) < settings.targets:
         raise InputError(
-            f"screen: found {len(rows)} programs that {list(settings.types)} run anywhere and that have a gene "
-            f"of their own, expected at least the {settings.targets} asked for"
+            f"screen: found {len(rows)} programs that {list(settings.types)} run anywhere and that have a "
+            f"gene of their own, expected at least the {settings.targets} asked for"
         )
     frame = pd.DataFrame(rows, columns=["target", "program", "term_id", "loading", "row"])
     return frame.head(settings.targets)
@@ -204,7 +205,7 @@ def _baseline(
 
 
 def as_anndata(screen: Screen) -> AnnData:
-    """Return the screen as a file of perturbation data has it: raw counts, a perturbation column, no truth."""
+    """Return the screen as files of perturbation data are: raw counts, a perturbation column, no truth."""
     import anndata
     from scipy import sparse
 

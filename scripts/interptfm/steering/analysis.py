@@ -1,10 +1,10 @@
-"""The whole evaluation on one screen: methods, baselines and ceilings in one table, nulls, verdicts, ablation."""
+"""The evaluation on one screen: methods, baselines and ceilings in one table, nulls, verdicts, ablation."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from interptfm import job
 from interptfm.activations import Model, gene_ids
 from interptfm.errors import InputError
+from interptfm.probes import Probes
 from interptfm.sae.inference import Dictionary
 from interptfm.scgpt.tokenizer import tokenize
 from interptfm.steering import directions as along
@@ -36,17 +37,73 @@ RANDOM_ACTIVITY = 100
 class Evidence:
     """What steering knows of one model.
 
-    units: layer → unit directions (terms, d), rows of `term_ids`; permuted: those at the plan's layer under a
-    permuted membership, or None; moments: of the training tokens at the plan's layer; kinds: further
-    (probe kind, layer) → unit directions, for the ablation.
+    directions: (kind of probe, layer) → unit directions (terms, d), rows of `term_ids`, and the standard
+    deviation of tokens along each (terms,); kind: the one that is steered along, the others serve the
+    ablation. permuted: those of this kind at the plan's layer under a permuted membership; moments: of the
+    training tokens there; either None where the controls made of it are not wanted.
     """
 
     model: Model
     term_ids: list[str]
-    units: dict[int, np.ndarray]
-    moments: along.Moments
+    kind: str
+    directions: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
     permuted: np.ndarray | None = None
-    kinds: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    moments: along.Moments | None = None
+
+    def concepts(
+        self, layer: int, of_target: Mapping[str, Sequence[str]], kind: str | None = None
+    ) -> Concepts:
+        """Return target → directions (k, d) of its terms at a layer, and the targets' median deviation."""
+        rows, sigma = self.directions[kind or self.kind, layer]
+        found = along.of_concepts(rows, self.term_ids, of_target)
+        position = {term: i for i, term in enumerate(self.term_ids)}
+        each = [
+            np.median([sigma[position[name]] for name in of_target[t] if name in position]) for t in found
+        ]
+        return found, float(np.median(each)) if each else 1.0
+
+    @property
+    def layers(self) -> list[int]:
+        """Layers that have directions of the kind."""
+        return sorted(layer for kind, layer in self.directions if kind == self.kind)
+
+
+Concepts = tuple[dict[str, np.ndarray], float]
+
+
+def clamped_features(of_target: Mapping[str, Sequence[str]], aligned: pd.DataFrame) -> dict[str, int]:
+    """Return target → the feature of its best-aligned concept, by F1 on validation blocks.
+
+    aligned: `alignment/…/concepts.parquet` (term_id, feature, f1_validation).
+    """
+    best = aligned.assign(term_id=aligned["term_id"].astype(str)).set_index("term_id")
+    best = best[best["f1_validation"].notna()]
+    found = {}
+    for target, names in of_target.items():
+        known = best.loc[[name for name in names if name in best.index]]
+        if len(known):
+            found[target] = int(known.loc[known["f1_validation"].idxmax(), "feature"])
+    return found
+
+
+def evidence_of(
+    model: Model, probes: Sequence[Probes], kind: str, layer: int, moments: along.Moments | None = None
+) -> Evidence:
+    """Return what steering needs of the probes of several layers; InputError where their terms differ."""
+    term_ids = probes[0].term_ids
+    for each in probes:
+        if each.term_ids != term_ids:
+            raise InputError(
+                f"probes of layer {each.layer}: found other terms than in layer {probes[0].layer}, expected "
+                "the same"
+            )
+    directions = {
+        (k, each.layer): (each.unit(k), each.of(k).sigma) for each in probes for k in each.directions
+    }
+    here = next(each for each in probes if each.layer == layer)
+    here.of(kind)
+    permuted = here.unit(kind, permuted=True) if kind in here.permuted else None
+    return Evidence(model, list(term_ids), kind, directions, permuted, moments)
 
 
 @dataclass
@@ -102,18 +159,15 @@ def analyse(
 
     states = _states(screen, evidence, plan, settings, seed)
     judge = _judge(states, screen, settings, generator("judge"))
-    concepts = along.of_concepts(evidence.units[plan.layer], evidence.term_ids, of_target)
-    concepts = {t: rows for t, rows in concepts.items() if t in judge.targets}
+    concepts, sigma = evidence.concepts(plan.layer, _judged(of_target, judge))
     if not concepts:
         raise InputError(
             f"steering: found no concept with a direction for any of {len(judge.targets)} targets, expected "
             "targets that the ontology annotates"
         )
-    runner = _runner(states, screen, judge, concepts, evidence.moments, plan)
+    runner = Runner(states, screen, judge.steered, concepts, sigma, plan)
     methods = {NAMES[position]: runner.add(runner.direction, position, NAMES[position]) for position in NAMES}
-    by_layer = {
-        layer: along.of_concepts(rows, evidence.term_ids, of_target) for layer, rows in evidence.units.items()
-    }
+    by_layer = {layer: evidence.concepts(layer, _judged(of_target, judge))[0] for layer in evidence.layers}
     methods[PUBLISHED] = runner.published(by_layer, PUBLISHED)
     if dictionary is not None and features:
         chosen = {t: f for t, f in features.items() if t in concepts}
@@ -175,15 +229,13 @@ def analyse(
     )
 
 
-def _states(
-    screen: Screen, evidence: Evidence, plan: Plan, settings: Mapping[str, Any], seed: int
-) -> States:
+def _states(screen: Screen, evidence: Evidence, plan: Plan, settings: Mapping[str, Any], seed: int) -> States:
     ids = gene_ids(screen.genes, evidence.model)
     tokens = tokenize(
         screen.counts, ids, evidence.model.vocabulary, settings["mode"], max_length=settings["max_length"],
         n_bins=evidence.model.network.config.n_bins, cell_names=screen.names, seed=seed,
     )  # fmt: skip
-    return see(screen, evidence.model, tokens, ids, [*evidence.units, plan.layer], plan)
+    return see(screen, evidence.model, tokens, ids, [*evidence.layers, plan.layer], plan)
 
 
 def _judge(
@@ -197,30 +249,21 @@ def _judge(
     )  # fmt: skip
 
 
-def _runner(
-    states: States,
-    screen: Screen,
-    judge: Judge,
-    concepts: Mapping[str, np.ndarray],
-    moments: along.Moments,
-    plan: Plan,
-) -> Runner:
-    each = np.stack([along.combined(rows) for rows in concepts.values()])
-    sigma = float(np.median(moments.sigma(each)))
-    return Runner(states, screen, judge.steered, concepts, sigma, plan)
+def _judged(of_target: Mapping[str, Sequence[str]], judge: Judge) -> dict[str, Sequence[str]]:
+    return {target: names for target, names in of_target.items() if target in judge.targets}
 
 
 def _controls(
     runner: Runner, evidence: Evidence, of_target: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, Prediction]]:
     """Directions that are no concept's, of the same norm at the same tokens."""
+    found: dict[str, dict[str, Prediction]] = {}
     moments = evidence.moments
-    neurons = {t: along.neuron(moments, d) for t, d in runner.direction.items()}
-    components = {t: along.component(moments, d) for t, d in runner.direction.items()}
-    found = {
-        NEURON: runner.add(neurons, ALL, NEURON),
-        COMPONENT: runner.add(components, ALL, COMPONENT),
-    }
+    if moments is not None:
+        neurons = {t: along.neuron(moments, d) for t, d in runner.direction.items()}
+        components = {t: along.component(moments, d) for t, d in runner.direction.items()}
+        found[NEURON] = runner.add(neurons, ALL, NEURON)
+        found[COMPONENT] = runner.add(components, ALL, COMPONENT)
     if evidence.permuted is not None:
         permuted = along.of_concepts(evidence.permuted, evidence.term_ids, of_target)
         one = {t: along.combined(rows) for t, rows in permuted.items() if t in runner.direction}
@@ -285,9 +328,8 @@ def _untrained(
     """The same steering in a model with random weights, judged in its own `<cls>`."""
     states = _states(screen, evidence, plan, settings, seed)
     judge = _judge(states, screen, settings, job.generator(seed, "steering", "judge"))
-    concepts = along.of_concepts(evidence.units[plan.layer], evidence.term_ids, of_target)
-    concepts = {t: rows for t, rows in concepts.items() if t in judge.targets}
-    runner = _runner(states, screen, judge, concepts, evidence.moments, plan)
+    concepts, sigma = evidence.concepts(plan.layer, _judged(of_target, judge))
+    runner = Runner(states, screen, judge.steered, concepts, sigma, plan)
     methods = {NAMES[position]: runner.add(runner.direction, position, NAMES[position]) for position in NAMES}
     methods[INPUT] = runner.input_value(judge.targets, INPUT)
     shifts = {t: shift for t, (shift, _) in judge.simple()[SPLIT_HALF].items()}
@@ -311,13 +353,12 @@ def _ablation(
     """
     rows = []
     small = dataclasses.replace(plan, cells=2 * plan.random_cells)
-    for (kind, layer), directions in evidence.kinds.items():
-        concepts = along.of_concepts(directions, evidence.term_ids, of_target)
-        concepts = {t: found for t, found in concepts.items() if t in judge.targets}
+    for kind, layer in evidence.directions:
+        concepts, sigma = evidence.concepts(layer, _judged(of_target, judge), kind)
         if not concepts or layer not in states.cls:
             continue
         here = dataclasses.replace(small, layer=layer)
-        runner = _runner(states, screen, judge, concepts, evidence.moments, here)
+        runner = Runner(states, screen, judge.steered, concepts, sigma, here)
         for position in (ALL, CLS):
             if position == ALL and layer == states.model.network.n_layers - 1:
                 continue  # nothing reads gene tokens after the last layer
@@ -406,4 +447,3 @@ def _cells(
 def _counts(genes: pd.DataFrame) -> dict[str, dict[str, int]]:
     columns = [c for c in genes if c.startswith(("better than", "above random"))]
     return {c: {str(k): int(v) for k, v in genes[c].value_counts().items()} for c in columns}
-
