@@ -4,6 +4,43 @@ Every path in ``params.index`` stands in ``input.tables``, too, so that the DAG 
 """
 
 
+def later(given, params):
+    """Return what the stages after alignment left, None for a stage that did not run."""
+    from interptfm import report
+
+    def named(names, key):
+        return dict(zip(names, report.listed(given.get(key, [])), strict=True))
+
+    found = dict.fromkeys(("microenvironments", "activity", "crosstalk", "probing", "steering"))
+    if given.get("tis"):
+        found["microenvironments"] = report.read_microenvironments(
+            params.tis,
+            given.tis,
+            params.regions,
+            given.regions,
+            report.listed(given.tissue),
+            given.get("unit_recovery", []),
+        )
+    if given.get("activity"):
+        found["activity"] = named(params.activity, "activity")
+    if given.get("crosstalk"):
+        found["crosstalk"] = report.read_crosstalk(
+            named(params.crosstalk, "crosstalk"),
+            params.samples,
+            report.listed(given.crosstalk_sections),
+            given.get("pair_recovery", []),
+        )
+    if given.get("probes"):
+        found["probing"] = report.read_probing(params.probes, given.cosines, given.sparse)
+    if given.get("steering") or given.get("towards"):
+        found["steering"] = report.read_steering(
+            named(params.steering, "steering"),
+            named(params.towards, "towards"),
+            named(params.steering_recovery, "steering_recovery"),
+        )
+    return found
+
+
 def main(snakemake):
     from interptfm import job
 
@@ -34,30 +71,7 @@ def main(snakemake):
             has_graph=params.has_graph,
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
-            microenvironments=report.read_microenvironments(
-                params.tis,
-                given.tis,
-                params.regions,
-                given.regions,
-                report.listed(given.tissue),
-                given.get("unit_recovery", []),
-            )
-            if given.get("tis")
-            else None,
-            activity=dict(zip(params.activity, report.listed(given.activity), strict=True))
-            if given.get("activity")
-            else None,
-            crosstalk=report.read_crosstalk(
-                dict(zip(params.crosstalk, given.crosstalk, strict=True)),
-                params.samples,
-                report.listed(given.crosstalk_sections),
-                given.get("pair_recovery", []),
-            )
-            if given.get("crosstalk")
-            else None,
-            probing=report.read_probing(params.probes, given.cosines, given.sparse)
-            if given.get("probes")
-            else None,
+            **later(given, params),
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

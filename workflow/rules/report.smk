@@ -129,6 +129,9 @@ REPORT_INPUT = {
     ],
     "cosines": COSINES,
     "sparse": sparse_files,
+    "steering": list(STEERING_FILES.values()),
+    "towards": list(TOWARDS_FILES.values()),
+    "steering_recovery": list(STEERING_RECOVERY.values()),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -148,6 +151,9 @@ REPORT_PARAMS = {
     "activity": list(ACTIVITY_TABLES),
     "crosstalk": list(CROSSTALK_ALL),
     "probes": probe_index(),
+    "steering": list(STEERING_FILES),
+    "towards": list(TOWARDS_FILES),
+    "steering_recovery": list(STEERING_RECOVERY),
 }
 
 

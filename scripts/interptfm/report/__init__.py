@@ -13,6 +13,7 @@ from interptfm.report.page import Figure, Section, Table, render
 from interptfm.report.probing import read as read_probing
 from interptfm.report.run import Entry, Run, listed, read, undeclared
 from interptfm.report.sections import SECTIONS, notice
+from interptfm.report.steering import read as read_steering
 
 __all__ = [
     "SECTIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "read_crosstalk",
     "read_microenvironments",
     "read_probing",
+    "read_steering",
     "render",
     "undeclared",
 ]

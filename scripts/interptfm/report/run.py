@@ -15,6 +15,7 @@ from interptfm.errors import InputError
 from interptfm.report.crosstalk import Crosstalk
 from interptfm.report.microenvironments import Microenvironments
 from interptfm.report.probing import Probing
+from interptfm.report.steering import Steering
 
 MAIN_ARM = "main"
 NEURONS = "neurons"
@@ -67,6 +68,7 @@ class Run:
     activity: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     crosstalk: Crosstalk | None = None
     probing: Probing | None = None
+    steering: Steering | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -148,6 +150,7 @@ def read(
     activity: Mapping[str, str] | None = None,
     crosstalk: Crosstalk | None = None,
     probing: Probing | None = None,
+    steering: Steering | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -175,7 +178,7 @@ def read(
         Tables of the reading of features, and its ``summary``, by name.
     activity
         Tables of the activity of concepts, and its ``summary``, by name.
-    microenvironments, crosstalk, probing
+    microenvironments, crosstalk, probing, steering
         What later stages left, read already.
 
     Raises
@@ -230,6 +233,7 @@ def read(
         activity=_reading(activity) if activity else None,
         crosstalk=crosstalk,
         probing=probing,
+        steering=steering,
         provenance=dict(provenance or {}),
     )
 

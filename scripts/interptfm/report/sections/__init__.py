@@ -21,6 +21,7 @@ from interptfm.report.sections.reading import reading
 from interptfm.report.sections.recovery import recovery
 from interptfm.report.sections.representations import representations
 from interptfm.report.sections.stages import dictionaries, model, quality
+from interptfm.report.sections.steering import steering
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     overview,
@@ -37,6 +38,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     activity,
     crosstalk,
     probes,
+    steering,
 )
 
 
