@@ -49,6 +49,10 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "truth/pairs.parquet",
         "recovery/unit_claims.tsv",
         "arms/genes_a/activations/section_1/0.zarr.zip",
+        "steering/effects.parquet",
+        "steering/map.parquet",
+        "steering/concepts.parquet",
+        "recovery/steering_claims.tsv",
     ):
         assert (results / path).is_file(), path
     assert not list(results.rglob(".*.zarr.zip")), "a temporary file was left behind"
@@ -97,6 +101,9 @@ def test_two_versions_of_the_ontology_are_compared(project, tmp_path):
     assert row["difference"] == pytest.approx(row["new"] - row["old"], abs=1e-5)
 
 
+EVALUATION = ("recover", "recovery_curve", "recover_units", "recover_steering", "recover_pairs")
+
+
 def test_only_evaluation_reads_the_truth(root):
     """No rule but those of recovery names truth/ among its inputs, and no library module but theirs."""
     text = "".join(path.read_text() for path in sorted((root / "workflow/rules").glob("*.smk")))
@@ -106,9 +113,7 @@ def test_only_evaluation_reads_the_truth(root):
         name = rule.split(":", 1)[0]
         inputs = re.search(r"input:\n(.*?)\n\s*output:", rule, re.DOTALL)
         if inputs and "truth" in inputs.group(1).lower():
-            assert name in ("recover", "recovery_curve", "recover_units", "recover_pairs"), (
-                f"rule {name} reads truth/"
-            )
+            assert name in EVALUATION, f"rule {name} reads truth/"
 
 
 def scripts_and_libraries(root):
@@ -166,6 +171,17 @@ def test_the_real_configuration_plans(root, real_data):
     done = snakemake(root, "--dry-run", "--config", f"data_root={real_data}", config="config/nsclc_mini.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "simulate" not in dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+
+
+@pytest.mark.real
+def test_the_real_screen_plans(root, real_data):
+    """Steering of THP-1 needs its own model, probes and an untrained arm, and nothing simulated."""
+    done = snakemake(
+        root, "steering", "--dry-run", "--config", f"data_root={real_data}", config="config/thp1.yaml"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    assert jobs["steer"] == "1" and jobs["build_model"] == "2" and "simulate_screen" not in jobs
 
 
 def test_extras_plan_the_recovery_curve(root):

@@ -108,7 +108,7 @@ def effects_on_genes(name: str, expression: pd.DataFrame) -> str:
 
 
 def towards(name: str, table: pd.DataFrame) -> str:
-    """Draw the effect on held-out member genes; ``table``: effect, lo, hi, null_mean, null_sd, effect_permuted."""
+    """Draw effects on held-out genes; ``table``: effect, lo, hi, null_mean, null_sd, effect_permuted."""
     placed = table.sort_values("effect").reset_index(drop=True)
     with style() as plt:
         figure, axis = plt.subplots(figsize=(WIDTH * 0.8, 3.2))

@@ -16,9 +16,9 @@ MEASURES = {
 }  # fmt: skip
 TARGET = {
     "target": "Target", "method": "Method", "dose": "Dose", "cosine_control": "Cosine",
-    "interval": "95 % interval", "p_cosine_control": "p", "q_cosine_control": "q", "centroid_accuracy": "Centroid accuracy",
-    "q_centroid_accuracy": "its q", "overlap": "Overlap", "q_overlap": "its q",
-    "worse_cosine_control": "Other genes worse", "slope": "Slope",
+    "interval": "95 % interval", "p_cosine_control": "p", "q_cosine_control": "q",
+    "centroid_accuracy": "Centroid accuracy", "q_centroid_accuracy": "its q", "overlap": "Overlap",
+    "q_overlap": "its q", "worse_cosine_control": "Other genes worse", "slope": "Slope",
 }  # fmt: skip
 CONCEPTS = {
     "name": "Term", "n_held_out": "Genes", "effect": "Effect", "interval": "95 % interval", "auroc": "AUROC",
@@ -147,8 +147,8 @@ def _tables(found: Steering) -> list[Table]:
         Table(
             "steering-methods",
             "Means over targets, on judging cells. Rank: 0 perfect, 0.5 random. Nearer: share of cells that "
-            "a classifier fitted on other cells calls perturbed. Slope and off target in norms of the observed "
-            "shift. Methods with no dose column were not dosed; ceilings know the target.",
+            "a classifier fitted on other cells calls perturbed. Slope and off target in norms of the "
+            "observed shift. Methods with no dose column were not dosed; ceilings know the target.",
             overview,
             {"method": "Method", "n": "Targets", **MEASURES},
             rows=40,
