@@ -116,7 +116,7 @@ def test_a_screen_is_read_and_halved(tmp_path):
 
 def test_a_screen_without_what_it_needs_is_refused(tmp_path):
     path, rng = write(tmp_path / "x.h5ad", LABELS), np.random.default_rng(0)
-    with pytest.raises(InputError, match="no obs column 'condition', expected steering.column"):
+    with pytest.raises(InputError, match="no obs column 'condition', expected"):
         read_screen([path], "condition", "ctrl", rng)
     with pytest.raises(InputError, match="no cell with perturbation 'non-targeting', expected controls"):
         read_screen([path], "perturbation", "non-targeting", rng)
