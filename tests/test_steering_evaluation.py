@@ -137,7 +137,7 @@ def test_of_the_runs_own_cells_only_test_blocks_judge(tmp_path):
 @pytest.fixture(scope="module")
 def design(root):
     folder = root / "resources/demo_ontology"
-    names = ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv")
+    names = ("demo.obo", "demo.gaf", "programs.tsv", "panel.tsv", "pairs.tsv")
     return read_design(*(folder / name for name in names))
 
 

@@ -38,6 +38,7 @@ if SIMULATED_SCREEN:
             obo=f"{DEMO_ONTOLOGY}/demo.obo",
             gaf=f"{DEMO_ONTOLOGY}/demo.gaf",
             panel=f"{DEMO_ONTOLOGY}/panel.tsv",
+            pairs=f"{DEMO_ONTOLOGY}/pairs.tsv",
             programs=f"{DEMO_ONTOLOGY}/programs.tsv",
             code=lib("job", "store", "simulate.perturb", "ontology"),
         output:
