@@ -59,7 +59,7 @@ rule sparse_probes:
     benchmark:
         f"{RUN}/benchmarks/sparse_probes/{{layer}}.tsv"
     conda:
-        "../../envs/data.yaml"
+        "../../envs/model.yaml"
     threads: 1
     resources:
         mem_mb=memory(2000, 10),
