@@ -36,8 +36,8 @@ class ScreenSettings:
     """Regulators that are knocked down, cells of each, control cells, and the culture's cell types."""
 
     targets: int = 12
-    cells: int = 60
-    controls: int = 240
+    cells: int = 200
+    controls: int = 800
     types: tuple[str, ...] = ("macrophage", "tumour")
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from interptfm.steering.experiment import ALL, CLS, TOKEN, Plan, Prediction, Run
 from interptfm.steering.interventions import unit
 from interptfm.steering.judging import MEAN_SHIFT, SPLIT_HALF, Judge
 from interptfm.steering.screen import Screen
+
+log = logging.getLogger("interptfm.steering")
 
 NAMES = {ALL: "concept, all tokens", TOKEN: "concept, gene's token", CLS: "concept, <cls>"}
 PUBLISHED, CLAMP, INPUT = "published rule, gene's token", "feature clamped, all tokens", "input value alone"
@@ -158,6 +161,7 @@ def analyse(
         return job.generator(seed, "steering", *names)
 
     states = _states(screen, evidence, plan, settings, seed)
+    log.info("%d cells seen, %d targets to judge", len(states.kept), len(screen.targets))
     judge = _judge(states, screen, settings, generator("judge"))
     concepts, sigma = evidence.concepts(plan.layer, _judged(of_target, judge))
     if not concepts:
@@ -181,8 +185,11 @@ def analyse(
         methods[name] = direct(rows, shifts, {t: change for t, (_, change) in found.items()})
     methods = {name: found for name, found in methods.items() if found}
 
+    log.info("%d methods run", len(methods))
     effects = judge.table(methods)
+    log.info("methods judged; %d random directions next", plan.random)
     effects = _with_p(effects, judge, runner, methods, generator("random"))
+    log.info("random directions run")
     others = judging.other_genes(judge, methods[NAMES[ALL]], judge.doses(methods[NAMES[ALL]]))
     effects = _with_others(effects, others)
     if untrained is not None:
@@ -200,6 +207,7 @@ def analyse(
         n_cells=[len(judge.rows[t, True]) for t in genes["target"]],
         measured=[judge.truth[t].column >= 0 for t in genes["target"]],
     )
+    log.info("ablation next")
     ablation = _ablation(states, screen, judge, evidence, of_target, plan)
     reasons = [{"method": m, "target": t, "reason": r} for (m, t), r in sorted(runner.missing.items())]
     summary = {

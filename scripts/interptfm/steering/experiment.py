@@ -27,6 +27,8 @@ log = logging.getLogger("interptfm.steering")
 CONCEPT = "concept"
 ALL, CLS, TOKEN = "all", "cls", "token"
 MIN_TOKEN_CELLS = 5
+TOKEN_POOL = 4
+"""How many times as many cells are looked at where only those with a gene's token are run."""
 
 
 @dataclass
@@ -69,7 +71,8 @@ class Prediction:
     """Shifts (doses, cells, d) of `<cls>` by one method for one target, of the cells `rows` (of the states).
 
     doses (doses,). change (genes,): predicted change of expression where it does not come from `<cls>`.
-    fixed: there is no dose to choose.
+    fixed: there is no dose to choose. acting (n,): the cells, by place in `rows`, that the method can act on;
+    the others, which lack the gene's token, keep their state, and count as such in the population. None: all.
     """
 
     rows: np.ndarray
@@ -77,6 +80,7 @@ class Prediction:
     shifts: np.ndarray
     change: np.ndarray | None = None
     fixed: bool = False
+    acting: np.ndarray | None = None
 
 
 @dataclass
@@ -145,20 +149,33 @@ class Runner:
     def tokens(self, rows: np.ndarray) -> Tokens:
         return self.states.tokens.take(rows)
 
+    @property
+    def pool(self) -> np.ndarray:
+        """Control cells (n,) that token methods predict for, with the token or without."""
+        return self.steered[: TOKEN_POOL * self.plan.cells]
+
     def token_rows(self, target: str, method: str) -> tuple[int, np.ndarray] | None:
-        """Column of a target and the control cells that express it, or None with the reason noted."""
+        """Column of a target and the pool's cells (by place) with its token, or None, the reason noted."""
         try:
             column = inputs.column_of(target, self.screen.genes, self.states.ids)
         except InputError as error:
             self.missing[method, target] = str(error).removeprefix("steering: ")
             return None
-        having = inputs.having(self.tokens(self.steered), column)
+        having = inputs.having(self.tokens(self.pool), column)
         if len(having) < MIN_TOKEN_CELLS:
             self.missing[method, target] = (
                 f"{len(having)} control cells have its token, {MIN_TOKEN_CELLS} wanted"
             )
             return None
-        return column, self.steered[having[: self.plan.cells]]
+        return column, having
+
+    def spread(
+        self, acting: np.ndarray, shifts: np.ndarray, doses: np.ndarray, fixed: bool = False
+    ) -> Prediction:
+        """Prediction for the pool of what was run on its `acting` cells: 0 for the others."""
+        every = np.zeros((len(doses), len(self.pool), shifts.shape[2]), np.float32)
+        every[:, acting] = shifts
+        return Prediction(self.pool, doses, every, fixed=fixed, acting=acting)
 
     def add(self, directions: Mapping[str, np.ndarray], position: str, method: str) -> dict[str, Prediction]:
         """Add each target's direction (d,) at every dose."""
@@ -171,10 +188,10 @@ class Runner:
                     continue
                 vectors = doses[:, None] * size * direction
                 shifts = engine.steer_each(
-                    self.network, self.tokens(place[1]), self.plan.layer, TOKEN, vectors, column=place[0],
-                    **self.options,
+                    self.network, self.tokens(self.pool[place[1]]), self.plan.layer, TOKEN, vectors,
+                    column=place[0], **self.options,
                 ).shift("cls")  # fmt: skip
-                found[target] = Prediction(place[1], doses, shifts)
+                found[target] = self.spread(place[1], shifts, doses)
             return found
         if not directions:
             return {}
@@ -186,7 +203,7 @@ class Runner:
         parts = shifts.reshape(len(directions), len(doses), len(rows), -1)
         return {target: Prediction(rows, doses, part) for target, part in zip(directions, parts, strict=True)}
 
-    def rule(self, target: str, steps: Sequence[Step], column: int | None, rows: np.ndarray) -> Prediction:
+    def rule(self, steps: Sequence[Step], column: int | None, rows: np.ndarray) -> Prediction:
         """Any steps at every dose."""
         found = engine.steer(
             self.network, self.tokens(rows), steps, self.plan.doses, column=column, **self.options
@@ -206,7 +223,9 @@ class Runner:
             ]
             place = self.token_rows(target, method) if steps else None
             if place is not None:
-                found[target] = self.rule(target, steps, *place)
+                column, acting = place
+                run = self.rule(steps, column, self.pool[acting])
+                found[target] = self.spread(acting, run.shifts, self.plan.doses)
         return found
 
     def clamped(
@@ -215,7 +234,7 @@ class Runner:
         """A feature of the target's concepts towards 0, at all tokens."""
         rows = self.steered[: self.plan.cells]
         return {
-            target: self.rule(target, [Step(layer, ALL, Clamp(dictionary, feature, 0.0))], None, rows)
+            target: self.rule([Step(layer, ALL, Clamp(dictionary, feature, 0.0))], None, rows)
             for target, feature in features.items()
         }
 
@@ -226,12 +245,12 @@ class Runner:
             place = self.token_rows(target, method)
             if place is None:
                 continue
-            column, rows = place
+            column, acting = place
             change = inputs.InputValue(column, int(self.states.ids[column]))
-            shifts = engine.steer(self.network, self.tokens(rows), [change], [1.0], **self.options).shift(
-                "cls"
-            )
-            found[target] = Prediction(rows, np.ones(1), shifts, fixed=True)
+            shifts = engine.steer(
+                self.network, self.tokens(self.pool[acting]), [change], [1.0], **self.options
+            ).shift("cls")
+            found[target] = self.spread(acting, shifts, np.ones(1), fixed=True)
         return found
 
     def null(
@@ -243,7 +262,7 @@ class Runner:
             place = self.token_rows(str(target), "random")
             if place is None:
                 raise InputError(f"steering: found no token of {target!r} to steer, expected one")
-            column, rows = place[0], place[1][: self.plan.random_cells]
+            column, rows = place[0], self.pool[place[1][: self.plan.random_cells]]
         vectors = directions * np.float32(abs(dose) * self.scale[position])
         found = engine.steer_each(
             self.network, self.tokens(rows), self.plan.layer, position, vectors, column=column, **self.options

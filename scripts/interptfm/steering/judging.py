@@ -295,7 +295,7 @@ def p_values(
     null: Mapping[str, np.ndarray],
     cells: int,
 ) -> pd.DataFrame:
-    """p of each target over random directions, on the first `cells` cells that both were run on.
+    """p of each target over random directions, on the first `cells` acting cells, which both were run on.
 
     null: target → mean shifts (directions, d). Returns target, `p_<measure>` for :data:`MEASURES`, `p_min`,
     the null's means, and q, Benjamini–Hochberg over targets within a measure.
@@ -304,7 +304,9 @@ def p_values(
     for target, shifts in null.items():
         if target not in judge.truth:
             continue
-        own = Judge._at(predictions[target], doses[target])[:cells].mean(axis=0)[None]
+        found = predictions[target]
+        acting = np.arange(cells) if found.acting is None else found.acting[:cells]
+        own = Judge._at(found, doses[target])[acting].mean(axis=0)[None]
         observed, random = judge.directional(target, own), judge.directional(target, shifts)
         row = {"target": target, "p_min": 1 / (1 + len(shifts))}
         for name in MEASURES:
