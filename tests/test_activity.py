@@ -17,7 +17,9 @@ from test_tis import world
 from interptfm import ontology, report, spaces, store
 from interptfm.activity import analysis, channels, files, pairs, rollup, scores
 from interptfm.errors import InputError
+from interptfm.features.cells import Cells, write_cells
 from interptfm.report.sections.activity import activity
+from interptfm.tis import units
 from interptfm.tis.judges import log_normalise
 
 SETTINGS = {
@@ -408,6 +410,25 @@ def test_bad_input_is_one_sentence(two):
     other = analysis.Concepts(concepts.terms, concepts.membership, ["X", *concepts.genes[1:]], DAG)
     with pytest.raises(InputError, match="found no gene 'G0' of the cells"):
         analysis.analyse(cells, codes, present, other, best, listed, two, SETTINGS, 1)
+
+
+def test_features_of_other_cells_are_an_error(tmp_path):
+    cells, codes, *_ = study(n=20)
+    matrix = sparse.csr_matrix(codes, dtype=np.float32)
+    sample, index = cells.section, np.concatenate([np.arange(10), np.arange(10)]).astype(np.int32)
+
+    def read(sample, index):
+        aggregates = Cells(matrix, matrix, matrix, np.array(sample), index)
+        write_cells(tmp_path / "cells.zarr.zip", aggregates, {})
+        return units.feature_units(tmp_path / "cells.zarr.zip", cells, "mean")
+
+    found, present = read(sample, index)
+    np.testing.assert_allclose(found.toarray(), matrix.toarray())
+    assert present.all()
+    with pytest.raises(InputError, match="found sample 'other', expected one of s0, s1"):
+        read(["other"] * 20, index)
+    with pytest.raises(InputError, match="found cell 10 of sample 's1', expected one of the 10"):
+        read(sample, np.where(np.arange(20) == 19, 10, index).astype(np.int32))
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -146,6 +146,11 @@ def feature_units(path: str | Path, cells: Cells, aggregate: str) -> tuple[spars
     place = np.empty(len(cell), np.int64)
     for code, name in enumerate(names):
         mine = sample == code
+        if mine.any() and cell[mine].max() >= len(rows[name]):
+            raise InputError(
+                f"{path}: found cell {cell[mine].max()} of sample {name!r}, expected one of the "
+                f"{len(rows[name])} in its cells file"
+            )
         place[mine] = rows[name][cell[mine]]
     part = matrix.tocoo()
     shape = (len(cells.obs), matrix.shape[1])
