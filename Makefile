@@ -1,4 +1,4 @@
-# make demo · make test · make soak · make env · make lint · make readme
+# make demo · make test · make soak · make env · make lint · make readme · make verify RUN=demo
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ RUN ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make soak-env builds what the oracles and benchmarks against other packages need.
-.PHONY: demo test soak soak-env env lint readme clean
+.PHONY: demo test soak soak-env env lint readme verify clean
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -50,6 +50,9 @@ lint: $(VENV)/.installed-test
 
 readme: env
 	$(BIN)/python scripts/config_table.py README.md
+
+verify: env
+	$(BIN)/python scripts/verify.py results/$(RUN)
 
 clean:
 	rm -rf results/$(RUN)

@@ -424,11 +424,9 @@ def test_a_missing_qc_file_and_two_figures_of_one_name_are_refused(inputs):
         page.render("t", "s", [twice, twice])
 
 
-def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tmp_path, monkeypatch):
+def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tmp_path):
     import importlib.util
 
-    # What later stages leave has tests of its own (test_report_tissue.py).
-    monkeypatch.setattr(report, "read_microenvironments", lambda *_: None)
 
     path = Path(report.__file__).parents[2] / "write_report.py"
     spec = importlib.util.spec_from_file_location("rule_report", path)
@@ -450,9 +448,8 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
     named = {k: inputs[k] for k in named} | {"reading": list(inputs["reading"].values())}
     params = {k: inputs[k] for k in ("index", "config", "samples", "simulated")} | {"run": "demo"}
     params["reading"] = list(inputs["reading"])
-    params |= {"layers": list(LAYERS), "has_graph": True, "tis": [], "regions": []}
-    named |= {"tis": [], "regions": [], "tissue": []}
-    output = SimpleNamespace(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
+    params |= {"layers": list(LAYERS), "has_graph": True}
+    output = Given(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
     snakemake = SimpleNamespace(
         input=Given(**named, tables=tables, recovery=inputs["recovery_files"], curve=inputs["curve"]),
         output=output, params=SimpleNamespace(**params), log=[str(tmp_path / "log")], threads=1,

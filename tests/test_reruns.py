@@ -17,7 +17,7 @@ from test_workflow import scripts_and_libraries
 from interptfm import config as settings
 from interptfm import dependencies, store
 
-REPORT = {"write_report"}
+REPORT = {"write_report", "record_provenance"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
 PAIRS = {"recover_pairs"} | REPORT
@@ -284,6 +284,8 @@ EDITS: dict[str, set[str]] = {
     "headline.py": COMPARISON,
     "reading/": READING,
     "report/": REPORT,
+    "integrity.py": SIMULATION,
+    "provenance.py": {"record_provenance"},
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
     "config.py": ACTIVITY,  # definitions of channels are read and checked as the configuration is
     "schema.py": ACTIVITY,

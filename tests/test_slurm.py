@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from interptfm import store
+from interptfm import provenance, store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from slurm_cluster import Cluster, missing_programs, processes_with, wait_for
@@ -117,13 +117,8 @@ def copy_project(root, folder):
 
 
 def digests(results):
-    """Return relative path → digest of every output; logs and benchmarks hold times."""
-    apart = {"logs", "benchmarks", ".work"}
-    return {
-        str(path.relative_to(results)): store.digest(path)
-        for path in sorted(results.rglob("*"))
-        if path.is_file() and not apart.intersection(path.relative_to(results).parts)
-    }
+    """Return relative path → digest of every output."""
+    return {str(path.relative_to(results)): store.digest(path) for path in provenance.outputs(results)}
 
 
 def test_the_outputs_equal_those_of_a_local_run(cluster, root, tmp_path):

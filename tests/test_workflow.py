@@ -19,6 +19,7 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     results = project / "results/tiny"
     for path in (
         "report.html",
+        "provenance.json",
         "recovery/comparisons.tsv",
         "alignment/headline.tsv",
         "alignment/chosen_layer.json",

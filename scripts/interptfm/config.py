@@ -344,6 +344,13 @@ def sample_files(
     if sample["format"] != "cosmx":
         files["h5ad"] = str(require_file(folder, name, fetched))
     elif simulated:
+        # The simulator writes there: a path that climbs would leave the results folder.
+        for key in ("path", "cell_types"):
+            if not _inside(sample.get(key) or ""):
+                raise InputError(
+                    f"{name}: found {key} {sample[key]!r}, expected one inside the simulation's folder, "
+                    "since simulate.enabled writes it"
+                )
         files = {role: str(folder / f"{sample['sample']}_{file}") for role, file in SIMULATED_FILES.items()}
     else:
         for role, file in SIMULATED_FILES.items():
@@ -355,6 +362,10 @@ def sample_files(
         wanted = table if simulated else require_file(table, f"{name}: cell_types", fetched)
         files["cell_types"] = str(wanted)
     return files
+
+
+def _inside(path: str) -> bool:
+    return not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
 def _only_match(folder: Path, pattern: str, name: str) -> Path:

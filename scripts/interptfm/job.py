@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
+import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from interptfm import __version__
+from interptfm import __version__, integrity
 from interptfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +31,20 @@ THREAD_VARIABLES = (
 # Set in a script that was started again with another Python: the one it runs in by then.
 PYTHON_VARIABLE = "INTERPTFM_PYTHON"
 
+# What a disk or its permissions refuse, by errno; the user's to mend, hence one sentence.
+REFUSED = {
+    errno.ENOSPC: "found no space left on the disk, expected room for the outputs; make room and run again",
+    errno.EDQUOT: "found the disk quota used up, expected room for the outputs; make room and run again",
+    errno.EROFS: "found a read-only file system, expected one that can be written",
+    errno.EACCES: "permission denied, expected a file or folder that this user may read and write",
+    errno.EPERM: "permission denied, expected a file or folder that this user may read and write",
+}
+FULL_BYTES = 2**20
+
 log = logging.getLogger("interptfm")
 T = TypeVar("T")
+# Digests of this job's inputs that were compared with what their rules wrote.
+_verified: dict[str, str] = {}
 
 
 @contextlib.contextmanager
@@ -37,9 +52,10 @@ def run(snakemake: Any) -> Iterator[None]:
     """Wrap the body of a rule script.
 
     Logs to ``snakemake.log[0]`` and stderr, gives BLAS and torch ``snakemake.threads`` threads, and
-    turns an :class:`InputError` into one logged sentence and exit code 1; any other exception is
-    logged with its traceback and also exits with 1. Must enclose the heavy imports: the thread
-    variables are read by the libraries when they load.
+    turns an :class:`InputError`, a full disk or a lack of permission into one logged sentence and exit
+    code 1; any other exception is logged with its traceback and also exits with 1. Inputs that are not
+    what their rules wrote are such an error, too (:mod:`interptfm.integrity`). Must enclose the heavy
+    imports: the thread variables are read by the libraries when they load.
     """
     _configure_logging(snakemake.log[0] if len(snakemake.log) else None)
     _change_python(snakemake)
@@ -50,16 +66,39 @@ def run(snakemake: Any) -> Iterator[None]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # cuBLAS needs this for run-to-run determinism; it has no effect on a CPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    log.info("rule %s on %s, %d threads", snakemake.rule, platform.node(), int(snakemake.threads))
     started = time.monotonic()
+    outputs = [str(path) for path in snakemake.output]
     try:
+        _verified.clear()
+        _verified.update(integrity.check(snakemake.input))
         yield
+        integrity.record(outputs, snakemake.rule)
     except InputError as error:
         log.error("%s: %s", snakemake.rule, error)
         sys.exit(1)
-    except Exception:
-        log.exception("rule %s failed; this is a defect of interpTFM or of the machine", snakemake.rule)
+    except Exception as error:
+        sentence = refused(error, outputs)
+        if sentence is None:
+            log.exception("rule %s failed; this is a defect of interpTFM or of the machine", snakemake.rule)
+        else:
+            log.error("%s: %s", snakemake.rule, sentence)
         sys.exit(1)
     log.info("rule %s finished in %.1f s", snakemake.rule, time.monotonic() - started)
+
+
+def refused(error: Exception, outputs: list[str]) -> str | None:
+    """Return the sentence on a disk that is full or a file that this user may not touch, else None.
+
+    Libraries word a full disk in their own ways (torch and safetensors without an errno), hence also a
+    look at the disk itself.
+    """
+    place = next((folder for path in outputs[:1] for folder in Path(path).parents if folder.is_dir()), None)
+    if place is not None and shutil.disk_usage(place).free < FULL_BYTES:
+        return f"{place}: {REFUSED[errno.ENOSPC]}"
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        return f"{error.filename or place or 'disk'}: {REFUSED[error.errno]}"
+    return None
 
 
 def _change_python(snakemake: Any) -> None:
@@ -78,11 +117,20 @@ def _change_python(snakemake: Any) -> None:
     os.execv(python, [python, *sys.argv])
 
 
+class _LogFile(logging.FileHandler):
+    """A log file; where the disk is full, lines are missing from it instead of a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def _configure_logging(path: str | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, mode="w"))
+        # A log that cannot be written (read-only or full disk) hides no message: stderr has them all.
+        with contextlib.suppress(OSError):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_LogFile(path, mode="w"))
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     for handler in handlers:
         handler.setFormatter(formatter)
@@ -150,7 +198,7 @@ def provenance(snakemake: Any, **sections: Any) -> dict[str, Any]:
     inputs = {}
     for path in dict.fromkeys(str(p) for p in snakemake.input):
         if not path.endswith(".py"):
-            inputs[_short_name(path)] = digest(path)
+            inputs[_short_name(path)] = _verified.get(path) or digest(path)
     return {
         "schema_version": SCHEMA_VERSION,
         "package": f"interptfm {__version__}",

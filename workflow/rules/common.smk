@@ -681,6 +681,36 @@ def steering_params(*keys):
     return {**chosen, **tokens}
 
 
+def given_files():
+    """Return the files that rules read and no rule under ``results/`` makes, of the main and control arms."""
+    names = ["", *(name for name, override in config["arms"].items() if override is not None)]
+    ontologies = [ARMS[name]["ontology"] for name in names]
+    found = [config["samples"]]
+    if SIMULATED_RUN:
+        found += [f"{DEMO_ONTOLOGY}/{file}" for file in DEMO_FILES.values()]
+    else:
+        root = config["data_root"]
+        found += [
+            f for s in SAMPLES.values() for f in settings.sample_files(s, root, False, FETCHED).values()
+        ]
+    found += [
+        str(Path(config["data_root"], ontology[role]))
+        for ontology in ontologies
+        for role in settings.ONTOLOGY_FILES[ontology["source"]]
+    ]
+    for name in names:
+        found += settings.checkpoint_files(ARMS[name])
+        for dictionary in ARMS[name]["dictionaries"]:
+            for layer in settings.dictionary_layers(ARMS[name], dictionary):
+                found += settings.imported_files(dictionary, layer)
+    for units, layer in scored_units():
+        if spaces.unit_settings(config, units)["source"] == "obsm":
+            found += unit_files(units, layer)
+    placed = (config["ontology"]["slim"], config["tis"]["embedding"])
+    found += [str(Path(config["data_root"], path)) for path in placed if path]
+    return list(dict.fromkeys(found))
+
+
 def python_of_rule():
     """Return rule → Python of its family (``environments``), the family being its conda file's name."""
     if DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:

@@ -107,9 +107,9 @@ rule encode_neurons:
         max=f"{NEURONS_FOLDER}/max.npy",
         firing=f"{NEURONS_FOLDER}/firing.zarr.zip",
     log:
-        f"{RUN}/{{arm}}logs/encode/{NEURONS}_{{layer}}.log",
+        f"{RUN}/{{arm}}logs/encode_neurons/{{layer}}.log",
     benchmark:
-        f"{RUN}/{{arm}}benchmarks/encode/{NEURONS}_{{layer}}.tsv"
+        f"{RUN}/{{arm}}benchmarks/encode_neurons/{{layer}}.tsv"
     conda:
         "../../envs/model.yaml"
     threads: 1

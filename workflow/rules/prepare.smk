@@ -3,17 +3,14 @@
 SIMULATED = f"{RUN}/{{arm}}simulated"
 TRUTH = f"{RUN}/{{arm}}truth"
 DEMO_ONTOLOGY = "resources/demo_ontology"
+DEMO_FILES = {"obo": "demo.obo", "gaf": "demo.gaf", "panel": "panel.tsv", "programs": "programs.tsv"}
 
 
 if config["simulate"]["enabled"]:
 
     rule simulate:
         input:
-            obo=f"{DEMO_ONTOLOGY}/demo.obo",
-            gaf=f"{DEMO_ONTOLOGY}/demo.gaf",
-            panel=f"{DEMO_ONTOLOGY}/panel.tsv",
-            programs=f"{DEMO_ONTOLOGY}/programs.tsv",
-            pairs=f"{DEMO_ONTOLOGY}/pairs.tsv",
+            **{role: f"{DEMO_ONTOLOGY}/{file}" for role, file in DEMO_FILES.items()},
             code=lib("job", "store", "simulate", "ontology"),
         output:
             counts=simulated_files("counts"),

@@ -93,6 +93,8 @@ if STRENGTH_ARMS:
             "../../scripts/recovery_curve.py"
 
 
+# What target all makes; the record of provenance waits for it and comes last.
+ALL_FILES = [f"{RUN}/report.html"]
 REPORT_INDEX = report_index()
 
 

@@ -9,6 +9,7 @@ from interptfm.store.arrays import create_zarr, open_zarr, read_csr, write_array
 from interptfm.store.files import (
     atomic,
     atomic_folder,
+    damaged,
     digest,
     panel,
     read_h5ad,
@@ -25,6 +26,7 @@ __all__ = [
     "atomic",
     "atomic_folder",
     "create_zarr",
+    "damaged",
     "digest",
     "open_activations",
     "open_zarr",
