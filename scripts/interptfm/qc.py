@@ -108,6 +108,7 @@ def qc_figure(cells: AnnData, sample: str) -> Figure:
         {
             "font.size": 8,
             "font.family": "DejaVu Sans",
+            "text.parse_math": False,  # a dollar in the name of a cell type is a dollar
             "axes.titlesize": 9,
             "axes.titlelocation": "left",
             "axes.spines.top": False,
