@@ -7,7 +7,7 @@ RUN ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make soak-env builds what the oracles and benchmarks against other packages need.
-.PHONY: demo test soak soak-env env lint readme verify clean
+.PHONY: demo test soak soak-env env lint readme verify reproduce clean
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -50,6 +50,10 @@ lint: $(VENV)/.installed-test
 
 readme: env
 	$(BIN)/python scripts/config_table.py README.md
+
+# ARGS goes to Snakemake; the names of the tables: scripts/interptfm/reproduce.py, docs/reproducibility.md.
+reproduce: env
+	CORES=$(CORES) $(BIN)/python scripts/reproduce.py $(or $(TABLE),planted) $(ARGS)
 
 verify: env
 	$(BIN)/python scripts/verify.py results/$(RUN)

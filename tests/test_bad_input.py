@@ -551,8 +551,8 @@ CASES: list[tuple[str, str, object, str]] = [
      "cells.blocks: found 2 blocks of unit tile in sample 's', expected at least 3 to make train, "
      "validation and test of whole blocks; use a smaller size_um"),
     ("ingest", "a guard that leaves nothing", split([f"b{i // 3}" for i in range(15)], guard_um=100.0),
-     "cells.blocks.guard_um: found no train cell of sample 's' farther than 100 µm from another split, "
-     "expected a guard that leaves some of 9 cells; use larger blocks"),
+     "cells.blocks.guard_um: found no validation cell of sample 's' farther than 100 µm from another split, "
+     "expected a guard that leaves some of 3 cells; use larger blocks"),
     ("ingest", "more shards than cells", lambda f: blocks.assign_shards(3, 9, "s"),
      "shards: found 9 for sample 's', expected 1 to 3 (the number of its cells)"),
     ("concepts", "a cycle",
@@ -822,7 +822,7 @@ def test_a_mistake_in_a_file_ends_its_job_with_one_sentence(root, tmp_path):
         shutil.copytree(root / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "s").mkdir()
     expression, meta = sections.tissue()
-    sections.write(tmp_path / "s", put(expression, 9, "CD3E", -2), meta)
+    sections.write(tmp_path / "s", put(expression, 9, "CD3E", -2), meta, sections.POSITIONS)
     (tmp_path / "samples.tsv").write_text(HEADER + "s\ts\tcosmx\td\t0.18\t\t1\n")
     (tmp_path / "own.yaml").write_text("run: own\nsamples: samples.tsv\nsimulate: {enabled: false}\n")
     done = run_snakemake(tmp_path, "cells", config="own.yaml")

@@ -50,6 +50,16 @@ def test_same_content_same_bytes_whatever_the_pieces(tmp_path):
     assert store.digest(tmp_path / "a.zarr.zip") == store.digest(tmp_path / "b.zarr.zip")
 
 
+def test_what_a_killed_job_left_is_removed_by_the_next(tmp_path):
+    for name in (".123.t.json", ".9.figures", ".x.t.json", ".123.other.json", "t.json"):
+        (tmp_path / name).mkdir() if "figures" in name else (tmp_path / name).write_text("half")
+    store.write_json(tmp_path / "t.json", 1)
+    with store.atomic_folder(tmp_path / "figures") as folder:
+        (folder / "a.svg").write_text("")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".x.t.json", ".123.other.json", "t.json", "figures"}
+
+
 def test_bfloat16_rounds_to_nearest_even():
     torch = pytest.importorskip("torch")
     values = np.random.default_rng(0).normal(size=1000).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -21,14 +22,23 @@ if TYPE_CHECKING:
 METADATA_KEY = b"interptfm"
 
 
+def _leftovers(path: Path) -> list[Path]:
+    """Return the temporary files of ``path``, of whatever process: ``.<number>.<name>`` beside it."""
+    found = path.parent.glob(f".*.{glob.escape(path.name)}")
+    return [each for each in found if each.name[1 : -len(path.name) - 1].isdigit()]
+
+
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary file name beside ``path``; rename it on success, remove it on any failure.
 
-    The suffixes are kept, because several writers choose their format by them.
+    The suffixes are kept, because several writers choose their format by them. What a killed job left of
+    the same file is removed: an output has one writer at a time.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in _leftovers(path):
+        stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
@@ -44,6 +54,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes the place of ``path`` on success only."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in _leftovers(path):
+        shutil.rmtree(stale, ignore_errors=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     temporary.mkdir()
     try:

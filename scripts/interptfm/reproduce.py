@@ -1,0 +1,285 @@
+"""The README's tables, each from one command: what Snakemake is asked for, and the numbers to show of it.
+
+A stage adds its tables by an entry of :data:`TABLES`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interptfm.errors import InputError
+
+REAL = "config/nsclc_mini.yaml"
+LEGACY = "config/legacy.yaml"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Numbers of one kind of file.
+
+    ``files`` is a pattern under ``results/<run>/``; ``columns`` maps columns of a table, or key paths of a
+    JSON document (``test.fvu``), to headings. ``rows`` keeps the rows of a table whose columns have these
+    values; in a document it is the key path of the list, or mapping, whose entries are the rows.
+    """
+
+    files: str
+    columns: Mapping[str, str]
+    rows: Mapping[str, str] | str = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: what it shows, where its numbers stand, and what makes them: targets, run, configuration."""
+
+    title: str
+    sources: tuple[Source, ...]
+    targets: tuple[str, ...] = ("all",)
+    run: str = "demo"
+    configfile: str | None = None
+
+
+COMPARISON = {
+    "right": "against", "n": "n", "mean_left": "SAE", "mean_right": "it", "difference": "difference",
+    "lo": "lo", "hi": "hi",
+}  # fmt: skip
+SUMMARY = {
+    "mean_f1": "mean F1", "null_mean": "its null", "null_lo": "null lo", "null_hi": "null hi", "p": "p",
+    "n_concepts_significant": "q < 0.05", "mean_f1_single_gene": "single gene",
+    "headline.gene_held_out.auroc.mean": "held-out-gene AUROC",
+    "headline.gene_held_out.auroc.null_mean": "its null",
+    "n_concepts_f1_above_half": "F1 > 0.5",
+}  # fmt: skip
+HEADLINE = {
+    "representation": "representation", "arm": "arm", "layer": "layer", "n": "n", "mean": "mean",
+    "lo": "lo", "hi": "hi", "null_mean": "null", "excess": "excess", "p": "p",
+}  # fmt: skip
+
+
+def _compared(measure: str) -> Source:
+    rows = {"scope": "planted programs", "left": "SAE", "measure": measure}
+    return Source("recovery/comparisons.tsv", COMPARISON, rows)
+
+
+TABLES: dict[str, Table] = {
+    "planted": Table(
+        "Planted programs: F1 of the dictionary's features against null, baselines and arms",
+        (_compared("F1"), _compared("excess")),
+    ),
+    "held_out_genes": Table(
+        "Planted programs: AUROC of genes that had no say in the choice of the feature",
+        (_compared("held-out-gene AUROC"), _compared("held-out-gene AUROC, chosen by AUROC")),
+    ),
+    "representations": Table(
+        "Every representation beside its null, held-out cells and held-out genes",
+        tuple(
+            Source("alignment/headline.tsv", HEADLINE, {"evaluation": evaluation, "measure": measure})
+            for evaluation, measure in (("cell_held_out", "f1"), ("gene_held_out", "auroc"))
+        ),
+    ),
+    "dictionaries": Table(
+        "Dictionaries on test blocks, and the model's error with a layer replaced",
+        (
+            Source(
+                "dictionaries/*/layer_*/metrics.json",
+                {"test.fvu": "FVU", "test.l0": "L0", "test.dead": "dead"},
+            ),
+            Source(
+                "dictionaries/*/layer_*/quality.json",
+                {
+                    "error.original": "untouched", "error.reconstruction": "reconstructed",
+                    "error.mean": "mean", "error.zero": "zero", "recovered.mean": "damage avoided",
+                },
+            ),
+        ),
+        ("dictionaries",),
+    ),
+    "units": Table(
+        "TIS of units beside their controls",
+        (
+            Source(
+                "tis/*/layer_*/summary.json",
+                {
+                    "variant": "units", "n": "n", "mean": "mean", "mean_matched": "matched",
+                    "mean_heldout_genes": "held-out genes", "n_significant": "q < 0.05", "best_tis": "best",
+                },
+                "variants",
+            ),
+        ),
+        ("tis",),
+    ),
+    "places": Table(
+        "Claims about units and compartments",
+        (
+            Source(
+                "recovery/unit_claims.tsv",
+                {
+                    "claim": "claim", "value": "value", "lo": "lo", "hi": "hi",
+                    "wanted": "wanted", "met": "met",
+                },
+            ),
+        ),
+        ("recovery",),
+    ),
+    "seeds": Table(
+        "Features that come back over seeds",
+        (Source("arms/seeds/dictionaries/*/layer_*/stability.json", {"seeds": "seeds", "stable": "stable"}),),
+        ("extras",),
+    ),
+    "frontier": Table(
+        "FVU against L0 over architectures",
+        (
+            Source(
+                "frontier.tsv",
+                {"dictionary": "dictionary", "architecture": "architecture", "l0": "L0", "fvu": "FVU"},
+            ),
+        ),
+        ("extras",),
+    ),
+    "strength": Table(
+        "Recovery over the strength at which programs are planted",
+        (
+            Source(
+                "recovery/curve.tsv",
+                {
+                    "strength": "strength", "layer": "layer", "mean_f1": "F1", "mean_null": "null",
+                    "mean_excess": "excess", "lo": "lo", "hi": "hi",
+                    "gene_auroc": "held-out-gene AUROC", "gene_auroc_excess": "its excess",
+                    "gene_auroc_lo": "lo", "gene_auroc_hi": "hi",
+                },
+                {"scope": "planted programs"},
+            ),
+        ),
+        ("extras",),
+    ),
+    "nothing_planted": Table(
+        "Nothing planted: ours",
+        (Source("arms/strength_0/alignment/*/layer_*/summary.json", SUMMARY),),
+        ("extras",),
+    ),
+    "published_protocol": Table(
+        "Nothing planted: the published protocol",
+        (Source("alignment/*/layer_*/summary.json", SUMMARY),),
+        ("alignment",),
+        "legacy",
+        LEGACY,
+    ),
+    "real": Table(
+        "2,198 real CosMx cells: every layer, with control arms",
+        (
+            Source("alignment/*/layer_*/summary.json", SUMMARY),
+            Source("arms/*/alignment/*/layer_*/summary.json", SUMMARY),
+        ),
+        ("all",),
+        "nsclc_mini",
+        REAL,
+    ),
+    "real_held_out_genes": Table(
+        "2,198 real CosMx cells: genes that had no say in the choice of the feature",
+        (
+            Source(
+                "alignment/headline.tsv", HEADLINE, {"evaluation": "gene_held_out", "measure": "auroc"}
+            ),
+        ),
+        ("all",),
+        "nsclc_mini",
+        REAL,
+    ),
+    "resources": Table(
+        "Time and peak memory of every rule",
+        (
+            Source(
+                "provenance.json",
+                {
+                    "": "rule", "jobs": "jobs", "seconds": "seconds",
+                    "longest_s": "longest", "peak_mb": "peak MB",
+                },
+                "rules",
+            ),
+        ),
+    ),
+}  # fmt: skip
+
+
+def arguments(name: str) -> list[str]:
+    """Return what Snakemake is called with for a table; InputError for an unknown one."""
+    table = find(name)
+    return [*table.targets, *(["--configfile", table.configfile] if table.configfile else [])]
+
+
+def find(name: str) -> Table:
+    """Return the table of this name; InputError lists the names there are."""
+    if name not in TABLES:
+        raise InputError(f"reproduce: found table {name!r}, expected one of {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def markdown(name: str, results: str | Path) -> str:
+    """Return a table in Markdown from the files under ``results`` (a folder of runs).
+
+    Raises
+    ------
+    InputError
+        For an unknown table, a file, column or key that is not there.
+    """
+    table = find(name)
+    parts = [f"**{table.title}**"]
+    for source in table.sources:
+        rows = list(_rows(source, Path(results, table.run)))
+        head = ["file", *source.columns.values()] if "*" in source.files else list(source.columns.values())
+        lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+        lines += [f"| {' | '.join(map(_shown, row))} |" for row in rows]
+        parts.append(f"`{table.run}/{source.files}`\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(source: Source, run: Path) -> Iterator[list[Any]]:
+    from interptfm import store
+
+    files = sorted(run.glob(source.files))
+    if not files:
+        raise InputError(f"{run}/{source.files}: not found, expected the files of a finished run")
+    for path in files:
+        start = [str(path.relative_to(run).parent)] if "*" in source.files else []
+        if path.suffix == ".json":
+            content = store.read_json(path)
+            for entry in _entries(content, source.rows, path):
+                yield start + [_value(entry, key, path) for key in source.columns]
+            continue
+        frame = store.read_table(path)
+        for column in (*source.columns, *source.rows):
+            if column not in frame:
+                raise InputError(f"{path}: found no column {column!r} among {list(frame)}, expected it")
+        for column, wanted in dict(source.rows).items():
+            frame = frame[[fnmatch.fnmatchcase(str(value), wanted) for value in frame[column]]]
+        for row in frame[list(source.columns)].itertuples(index=False):
+            yield start + list(row)
+
+
+def _entries(content: Any, rows: Mapping[str, str] | str, path: Path) -> list[Any]:
+    if not isinstance(rows, str):
+        return [content]
+    found = _value(content, rows, path)
+    return found if isinstance(found, list) else [{"": key, **value} for key, value in found.items()]
+
+
+def _value(content: Any, key: str, path: Path) -> Any:
+    """Return the value at a key path; InputError where it is not there."""
+    value = content
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise InputError(f"{path}: found no key {key!r}, expected it")
+        value = value[part]
+    return value
+
+
+def _shown(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return (
+        f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value).replace("|", "\\|")
+    )

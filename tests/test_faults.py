@@ -1,0 +1,339 @@
+"""Kills at random moments, a full disk, results that cannot be written: a rerun gives what would have been.
+
+What a disturbed run is compared with ran elsewhere, so that equal outputs are also the test of determinism.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from test_bad_input import undisturbed  # noqa: F401
+from test_provenance import as_rule
+
+from interptfm import job, provenance, store
+
+pytestmark = pytest.mark.soak
+
+KILLS = 30
+# One layer, one dictionary, two baselines, no control arm: every rule of `all`, few jobs of each.
+OVERLAY = {
+    "run": "faults",
+    "simulate": {"cells": 500},
+    "activations": {"layers": [1]},
+    "dictionaries": [
+        {"name": "topk", "architecture": "topk", "n_features": 48, "k": 4, "training_tokens": 40_000,
+         "batch_tokens": 512, "buffer_bytes": 10_000_000},
+        {"name": "cells", "architecture": "topk", "tokens": "cls", "n_features": 48, "k": 4,
+         "training_tokens": 2000, "batch_tokens": 128},
+    ],
+    "tis": {"units": [{"name": "cls", "source": "cls", "layers": "all"},
+                      {"name": "codes", "source": "features", "dictionary": "cells", "layers": "all"}]},
+    "baselines": {"names": ["pca", "expression_pca"]},
+    "arms": {"untrained": None, "genes_a": None},
+    "extras": {"frontier": [], "arms": {"strength_0": None, "seeds": None}},
+}  # fmt: skip
+
+
+def copy_project(root: Path, folder: Path) -> Path:
+    for part in ("workflow", "scripts", "config", "resources", "envs", "tests"):
+        shutil.copytree(root / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "overlay.yaml").write_text(yaml.safe_dump(OVERLAY))
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    base = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    return [*base, "--configfile", "tests/tiny.yaml", "overlay.yaml"]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    results = folder / "results/faults"
+    return {str(path.relative_to(results)): store.digest(path) for path in provenance.outputs(results)}
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    """The folder of an undisturbed run."""
+    folder = copy_project(root, tmp_path_factory.mktemp("undisturbed") / "in/another/place")
+    done = subprocess.run(command(), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+# --- kills --------------------------------------------------------------------------------------------------
+
+
+def running_scripts(folder: Path) -> dict[int, tuple[int, str]]:
+    """Return process of a rule's script → (the process that started it, rule) of one folder's run."""
+    found = {}
+    for place in Path("/proc").iterdir():
+        try:
+            words = (place / "cmdline").read_bytes().split(b"\0") if place.name.isdigit() else []
+            if not any(b"/.snakemake/scripts/" in word for word in words):
+                continue
+            if os.readlink(place / "cwd") != str(folder):
+                continue
+            parent = int((place / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            above = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
+            rule = above[above.index(b"--target-jobs") + 1].decode().split(":")[0]
+        except (OSError, ValueError, IndexError):
+            continue  # it ended meanwhile, or is a shell in between
+        found[int(place.name)] = (parent, rule)
+    return found
+
+
+def kill(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Disturbance:
+    """Kill each rule's job once at a random moment of its usual length, and the whole run a few times."""
+
+    def __init__(self, folder: Path, seconds: dict[str, float], seed: int) -> None:
+        self.folder, self.seconds, self.rng = folder, seconds, random.Random(seed)
+        self.killed: dict[str, int] = {}
+        self.due: dict[int, tuple[float, int, str]] = {}
+
+    def watch(self, run: subprocess.Popen, until: float | None) -> bool:
+        """Follow a run to its end (True), or to ``until`` seconds from now and kill all of it (False)."""
+        started = time.monotonic()
+        while run.poll() is None:
+            now = time.monotonic()
+            if until is not None and now - started > until:
+                os.killpg(run.pid, signal.SIGKILL)
+                run.wait()
+                self.killed["all"] = self.killed.get("all", 0) + 1
+                return False
+            self._strike(now)
+            time.sleep(0.02)
+        return True
+
+    def _strike(self, now: float) -> None:
+        planned = {rule for _, _, rule in self.due.values()}
+        scripts = running_scripts(self.folder)
+        for process, (parent, rule) in scripts.items():
+            if rule not in self.killed and rule not in planned:
+                delay = self.rng.random() * 0.8 * self.seconds[rule]
+                self.due[process] = (now + delay, parent, rule)
+                planned.add(rule)
+        for process, (moment, parent, rule) in list(self.due.items()):
+            if process not in scripts:
+                del self.due[process]  # it was faster
+            elif now >= moment:
+                # The script alone (out of memory) or with what started it.
+                if self.rng.random() < 0.5:
+                    kill(parent)
+                if kill(process):
+                    self.killed[rule] = self.killed.get(rule, 0) + 1
+                del self.due[process]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    with open(folder / "run.log", "a") as log:
+        return subprocess.Popen(
+            command(*arguments), cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+
+def test_a_run_killed_30_times_ends_as_if_nothing_had_been(whole, root, tmp_path):
+    folder = copy_project(root, tmp_path / "disturbed")
+    usual = provenance.benchmarks(whole / "results/faults")
+    usual = {rule: found["longest_s"] for rule, found in usual.items()} | {"record_provenance": 2.0}
+    disturbance = Disturbance(folder, usual, seed=int(os.environ.get("INTERPTFM_FAULT_SEED", "1")))
+    in_all = max(5, KILLS - len(usual))
+    span = sum(usual.values()) / 2 / in_all
+    for _ in range(in_all):
+        run = start(folder, "--retries", "3")
+        # Reading the workflow takes seconds; jobs must have begun for a kill to hurt.
+        if disturbance.watch(run, 6 + 2 * disturbance.rng.random() * span):
+            break
+        subprocess.run(command("--unlock"), cwd=folder, check=True, capture_output=True)
+    for _ in range(4):
+        missed = sorted(usual.keys() - disturbance.killed.keys())
+        short = KILLS - sum(disturbance.killed.values())
+        finished = (folder / "results/faults/provenance.json").exists()
+        if finished and not missed and short <= 0:
+            break
+        for rule in [r for r in sorted(usual) if r not in missed][: max(0, short - len(missed))]:
+            del disturbance.killed[rule]  # once more
+            missed.append(rule)
+        disturbance.seconds = {rule: 0.5 * seconds for rule, seconds in disturbance.seconds.items()}
+        forced = ["--forcerun", *missed] if finished and missed else []
+        run = start(folder, "--retries", "3", *forced)
+        assert disturbance.watch(run, None)
+    done = subprocess.run(command(), cwd=folder, capture_output=True, text=True, check=False)
+    log = (folder / "run.log").read_text()
+    assert done.returncode == 0, log[-4000:] + done.stderr[-2000:]
+    assert usual.keys() <= disturbance.killed.keys(), usual.keys() - disturbance.killed.keys()
+    assert sum(disturbance.killed.values()) >= KILLS, disturbance.killed
+    assert digests(folder) == digests(whole)
+    assert not list((folder / "results/faults").rglob(".[0-9]*")), "temporary files were left behind"
+
+
+# --- a full disk --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a tmpfs of so many kB at results/ of a folder, or changes its size."""
+    mounted = []
+
+    def mount(folder: Path, kilobytes: int) -> None:
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+        place = str(folder / "results")
+        options = f"size={kilobytes}k" if place not in mounted else f"remount,size={kilobytes}k"
+        line = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place]
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"no right to mount a small tmpfs here ({done.stderr.strip()})")
+        mounted.append(place)
+
+    yield mount
+    for place in set(mounted):
+        subprocess.run(["umount", place], check=True)
+
+
+def write_pt(path):
+    import torch
+
+    with store.atomic(path) as temporary:
+        torch.save({"w": torch.randn(20_000)}, temporary)
+
+
+def write_safetensors(path):
+    from safetensors.numpy import save_file
+
+    with store.atomic(path) as temporary:
+        save_file({"w": np.random.default_rng(0).normal(size=20_000)}, str(temporary))
+
+
+def write_zarr(path):
+    with store.create_zarr(path, {}) as group:
+        store.write_array(group, "x", np.random.default_rng(0).normal(size=20_000))
+
+
+NOISE = pd.DataFrame({"x": np.random.default_rng(0).normal(size=20_000)})
+WRITERS = {
+    "t.parquet": lambda path: store.write_table(path, NOISE),
+    "t.tsv": lambda path: store.write_table(path, NOISE),
+    "a.json": lambda path: store.write_json(path, NOISE["x"].tolist()),
+    "c.h5ad": lambda path: store.write_h5ad(path, anndata.AnnData(NOISE.to_numpy(np.float32))),
+    "a.zarr.zip": write_zarr,
+    "m.pt": write_pt,
+    "w.safetensors": write_safetensors,
+}
+
+
+def test_every_writer_says_that_the_disk_is_full(small_disk, tmp_path):
+    small_disk(tmp_path, 48)
+    for name, write in WRITERS.items():
+        path = tmp_path / "results/r" / name
+        with pytest.raises(SystemExit) as end, job.run(as_rule([], [path], tmp_path)):
+            write(path)
+        said = (tmp_path / "log").read_text()
+        assert end.value.code == 1 and "found no space left on the disk" in said, f"{name}: {said}"
+        assert "Traceback" not in said
+        assert not [p for p in (tmp_path / "results").rglob("*") if p.is_file()], f"{name} left something"
+
+
+def test_a_run_on_a_full_disk_is_completed_once_there_is_room(whole, small_disk, root, tmp_path):
+    folder = copy_project(root, tmp_path / "full")
+    small_disk(folder, 400)
+    done = subprocess.run(command("cells"), cwd=folder, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "found no space left on the disk" in said and "Traceback" not in said, (
+        said
+    )
+    assert not list(folder.glob("results/faults/cells/*.h5ad"))
+    small_disk(folder, 100_000)
+    subprocess.run(command("cells"), cwd=folder, capture_output=True, text=True, check=True)
+    found, expected = digests(folder), digests(whole)
+    assert found and found == {name: expected[name] for name in found}
+
+
+# --- results that cannot be written -------------------------------------------------------------------------
+
+
+def test_results_that_cannot_be_written_are_named(root):
+    """As a user without privileges, since root may write everywhere."""
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = copy_project(root, Path(place) / "project")
+        subprocess.run(["chmod", "-R", "a+rX", place], check=True)
+        for name, mode in ((".snakemake", 0o777), ("home", 0o777), ("results", 0o555)):
+            (folder / name).mkdir()
+            (folder / name).chmod(mode)
+        home = {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home")}
+        environment = {**os.environ, **home, "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            command("cells"),
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            **nobody,
+        )
+        said = done.stdout + done.stderr
+        (folder / "results").chmod(0o755)
+        assert done.returncode == 1 and "Traceback" not in said, said
+        assert "results" in said and "ermission denied" in said
+        assert not list((folder / "results").iterdir())
+
+
+# --- damage between two runs --------------------------------------------------------------------------------
+
+# Files damaged together, each with a rule that reads it and needs none of the other rules.
+DAMAGED = (
+    {
+        "activations/section_1/0.zarr.zip": "encode_neurons",
+        "dictionaries/topk/layer_1/sae_weights.safetensors": "encode",
+        "truth/cells.parquet": "recover_units",
+    },
+    {"cells/section_2.h5ad": "build_concepts"},
+)
+
+
+def damage(path: Path) -> None:
+    """Flip a bit (of the table: cut it short), the time of the file as it was: Snakemake sees nothing."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content[: len(content) // 2] if path.suffix == ".parquet" else content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_damaged_intermediates_stop_what_reads_them(whole, tmp_path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(whole, folder, copy_function=shutil.copy2)
+    for files in DAMAGED:
+        for name in files:
+            damage(folder / "results/faults" / name)
+        before = digests(folder)
+        done = subprocess.run(
+            command("--keep-going", "--rerun-triggers", "mtime", "--forcerun", *files.values()),
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.returncode == 1 and "Traceback" not in said, said
+        for name, rule in files.items():
+            wanted = f"{rule}: results/faults/{name}: found a damaged"
+            assert wanted in said, f"{name} was used by {rule}: {said}"
+        after = digests(folder)
+        assert all(before[name] == digest for name, digest in after.items()), "something was made of it"
