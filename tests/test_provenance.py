@@ -272,6 +272,6 @@ def test_a_digest_is_taken_once_a_job(tmp_path, monkeypatch):
     (integrity.record_of(path)).write_text("sha256:" + 64 * "0" + " ingest\n")
     snakemake = as_rule([path], [], tmp_path)
     with job.run(snakemake):
-        assert job.provenance(snakemake)["inputs"] == {"r/a.json": "sha256:" + 64 * "0"}
+        assert job.provenance(snakemake)["inputs"] == {"a.json": "sha256:" + 64 * "0"}
     assert taken == [str(path)]
     assert json.loads(path.read_text()) == {"a": 1}

@@ -1,4 +1,4 @@
-"""One command a table of the README: what it asks Snakemake for is planned, and its numbers are those of files."""
+"""One command a table of the README: Snakemake plans what it asks for, and its numbers are those of files."""
 
 from __future__ import annotations
 
