@@ -427,7 +427,6 @@ def test_a_missing_qc_file_and_two_figures_of_one_name_are_refused(inputs):
 def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tmp_path):
     import importlib.util
 
-
     path = Path(report.__file__).parents[2] / "write_report.py"
     spec = importlib.util.spec_from_file_location("rule_report", path)
     module = importlib.util.module_from_spec(spec)

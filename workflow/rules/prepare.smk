@@ -3,7 +3,13 @@
 SIMULATED = f"{RUN}/{{arm}}simulated"
 TRUTH = f"{RUN}/{{arm}}truth"
 DEMO_ONTOLOGY = "resources/demo_ontology"
-DEMO_FILES = {"obo": "demo.obo", "gaf": "demo.gaf", "panel": "panel.tsv", "programs": "programs.tsv"}
+DEMO_FILES = {
+    "obo": "demo.obo",
+    "gaf": "demo.gaf",
+    "panel": "panel.tsv",
+    "programs": "programs.tsv",
+    "pairs": "pairs.tsv",
+}
 
 
 if config["simulate"]["enabled"]:

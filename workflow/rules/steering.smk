@@ -35,11 +35,7 @@ if SIMULATED_SCREEN:
 
     rule simulate_screen:
         input:
-            obo=f"{DEMO_ONTOLOGY}/demo.obo",
-            gaf=f"{DEMO_ONTOLOGY}/demo.gaf",
-            panel=f"{DEMO_ONTOLOGY}/panel.tsv",
-            pairs=f"{DEMO_ONTOLOGY}/pairs.tsv",
-            programs=f"{DEMO_ONTOLOGY}/programs.tsv",
+            **{role: f"{DEMO_ONTOLOGY}/{file}" for role, file in DEMO_FILES.items()},
             code=lib("job", "store", "simulate.perturb", "ontology"),
         output:
             **SCREEN_TRUTH,
