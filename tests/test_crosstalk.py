@@ -466,6 +466,20 @@ def test_without_edges_nothing_is_tested_and_it_says_so():
     assert sections.combine([result.tables["pairs"]]).empty
 
 
+def test_without_a_concept_nothing_is_tested_and_it_says_so():
+    part = small()
+    part = dataclasses.replace(
+        part, values=part.values[:, :0], genes=part.genes[:, :0], concepts=part.concepts.iloc[:0]
+    )
+    result = run(part)
+    assert result.summary["status"] == "not testable: no concept has an activity"
+    assert result.tables["pairs"].empty and len(result.tables["edges"])
+    assert (result.tables["contrasts"]["reason"] != "").all()
+    assert (result.tables["channels"]["n_concepts"] == 0).all()
+    both = sections.combine([result.tables["pairs"]] * 2)
+    assert sections.summarise(both, sections.combine_contrasts([result.tables["contrasts"]]), [{}], 0.05)
+
+
 def test_one_cell_type_and_missing_places():
     part = small()
     spatial = part.spatial.copy()

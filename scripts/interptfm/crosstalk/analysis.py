@@ -127,6 +127,8 @@ def analyse(
 def _concept_pairs(
     tissue: nulls.Tissue, graph: graphs.Graph, settings: Mapping[str, Any], draws: nulls.Draws
 ) -> tuple[pd.DataFrame, dict[int, np.ndarray], dict[str, Any]]:
+    if tissue.values.shape[1] < 2:
+        return pd.DataFrame(), {}, {}
     null = settings["nulls"]
     table, kept, facts = nulls.test_pairs(
         tissue, permutations=null["permutations"]["pairs"], match_um=null["match_um"],

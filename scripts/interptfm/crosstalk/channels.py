@@ -188,7 +188,7 @@ def test_channels(
             count[name] += found.means(*values, donor(k)) >= seen
     statistics = {"shift": null}
     flat = observed.ravel()
-    spread = null.reshape(nulls.n, -1)
+    spread = null.reshape(nulls.n, flat.size)
     usable = np.isfinite(flat) & np.isfinite(spread).all(axis=0) & (spread.std(axis=0) > 0)
     p, p_min = np.full(flat.shape, np.nan), np.full(flat.shape, np.nan)
     if usable.any():

@@ -103,7 +103,7 @@ def test_contrasts(
     ``p_labels`` of the difference of plain scores (``difference_z``) under shuffled compartments, as
     published. A contrast that cannot be tested has a ``reason``.
     """
-    flat = {name: values.reshape(len(values), -1) for name, values in statistics.items()}
+    flat = {name: values.reshape(len(values), len(table)) for name, values in statistics.items()}
     place = {
         (*sorted((row.source, row.target)), row.channel): i
         for i, row in enumerate(table.itertuples(index=False))

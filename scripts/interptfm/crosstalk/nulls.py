@@ -96,8 +96,10 @@ def shifts(
 
     Concepts are put in three groups of similar range, and each group shifts by twice the longest range in it.
     """
-    range_um = ranges_um(residual, tissue.spatial, tissue.fov, draws(f"{name} ranges"))
     torus = Torus(tissue.spatial, tissue.fov, groups, match_um)
+    if not residual.shape[1]:
+        return Shifts(torus, [], np.zeros(0), [], [], [])
+    range_um = ranges_um(residual, tissue.spatial, tissue.fov, draws(f"{name} ranges"))
     edges = np.unique(np.quantile(range_um, np.linspace(0, 1, RANGE_STEPS + 1)[1:], method="higher"))
     of = np.searchsorted(edges, range_um)
     found = Shifts(torus, [], range_um, [], [], [])
@@ -289,7 +291,7 @@ class _Others:
             self.donors[PROFILES] = [shuffled(strata, generator) for _ in range(n)]
         if UNCENTRED in names:
             torus = Torus(tissue.spatial, tissue.fov, np.zeros(len(tissue.types), int), match_um)
-            drawn = torus.draw(max(moved.least_um), n, draws("uncentred"))
+            drawn = torus.draw(max(moved.least_um, default=0.0), n, draws("uncentred"))
             self.donors[UNCENTRED] = [torus.donors(shift) for shift in drawn]
         self.signed = pairs.PairSums(tissue.weights, tissue.types, tissue.residual, tissue.residual)
         self.plain = pairs.PairSums(tissue.weights, tissue.types, z, z)
