@@ -1,8 +1,10 @@
 """A simulated knock-down screen: dissociated cells of the tissue's world, some regulators knocked down.
 
 Gene means, loadings, effects and the law of activities are those of :func:`interptfm.simulate.simulate` with
-the same seed and design; the cells are others, in a culture of a few types, without places. A regulator is
-a gene of its program: knocking it down lowers its own expression and the program's activity.
+the same seed and design; the cells are others, those of a line in culture, without places. As in screens,
+the line is of one kind: a mixture of types would drown the shift of any knock-down in who was sampled. It has
+the markers of one type and runs the programs of that type and of further ones. A regulator is a gene of its
+program: knocking it down lowers its own expression and the program's activity.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ TISSUE_CELLS = 2000
 
 @dataclass(frozen=True)
 class ScreenSettings:
-    """Regulators that are knocked down, cells of each, control cells, and the culture's cell types."""
+    """Regulators that are knocked down, cells of each, control cells; the line's type, and further types
+    whose programs it runs."""
 
     targets: int = 12
     cells: int = 200
@@ -59,10 +62,9 @@ class ScreenSettings:
 class Screen:
     """What the sequencer would report, and what only evaluation may read.
 
-    counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: ``target``,
-    ``program``, ``term_id``, ``loading``. truth: ``cell``, ``perturbation``, ``cell_type``, ``efficacy``
-    (share of the regulator that is gone; 0 in controls and escaped cells), ``activity:<term_id>`` after
-    the knock-down.
+    counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: target, program,
+    term_id, loading. truth: cell, perturbation, efficacy (share of the regulator that is gone; 0 in controls
+    and escaped cells), ``activity:<term_id>`` after the knock-down.
     """
 
     genes: tuple[str, ...]
@@ -77,7 +79,7 @@ def regulators(
 ) -> pd.DataFrame:
     """Return the regulator of each chosen program: target, program, term_id, loading, row.
 
-    Programs without a place rule that the culture's types can run, in the order of the design; of a
+    Programs without a place rule that the line runs, in the order of the design; of a
     program's annotated genes in no other program with a loading of at least :data:`MIN_LOADING` (or its
     largest), the one with the highest mean. Raises InputError where there are too few.
     """
@@ -122,11 +124,10 @@ def simulate_screen(design: Design, seed: int, strength: float, settings: Mappin
     own = generator("screen")
     targets = regulators(design, loadings, annotated, means, chosen)
     n_cells = chosen.controls + len(targets) * chosen.cells
-    # Target of each cell (−1: control), types shared out evenly within every target.
+    # Target of each cell (−1: control).
     target = np.concatenate([np.full(chosen.controls, -1), np.repeat(np.arange(len(targets)), chosen.cells)])
-    kinds = np.array([CELL_TYPES.index(name) for name in chosen.types])
-    cell_type = kinds[np.arange(n_cells) % len(kinds)]
-    activities = _activities(programs, cell_type, np.zeros(n_cells), own, anywhere=True)
+    cell_type = np.full(n_cells, CELL_TYPES.index(chosen.types[0]))
+    activities = _activities_of_line(programs, chosen.types, n_cells, own)
     efficacy = own.uniform(*EFFICACY, n_cells) * (own.random(n_cells) >= ESCAPED) * (target >= 0)
     hit = np.flatnonzero(target >= 0)
     rows = targets["row"].to_numpy()
@@ -149,7 +150,6 @@ def simulate_screen(design: Design, seed: int, strength: float, settings: Mappin
         {
             "cell": cell_names(n_cells),
             "perturbation": perturbation,
-            "cell_type": np.array(CELL_TYPES, dtype=object)[cell_type[order]],
             "efficacy": efficacy[order],
             **{f"activity:{p.term_id}": activities[order, i] for i, p in enumerate(programs)},
         }
@@ -162,19 +162,16 @@ def cell_names(n: int) -> list[str]:
     return [f"screen_{i:05d}" for i in range(n)]
 
 
-def _activities(
-    programs: Sequence[Program],
-    cell_type: np.ndarray,
-    border: np.ndarray,
-    generator: np.random.Generator,
-    anywhere: bool = False,
+def _activities_of_line(
+    programs: Sequence[Program], types: Sequence[str], n: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Activities (cells × programs) by the tissue's law; `anywhere`: programs with a place rule are off."""
+    """Activities (cells × programs) by the tissue's law, of programs without a place rule that a type runs."""
     columns = []
     for program in programs:
-        smooth = generator.standard_normal(len(cell_type))
-        level = expression.activity(program, cell_type, border, smooth, generator)
-        columns.append(level * (program.place == "anywhere") if anywhere else level)
+        able = [name for name in program.types if name in types and program.place == "anywhere"]
+        kind = np.full(n, CELL_TYPES.index(able[0] if able else program.types[0]))
+        smooth = generator.standard_normal(n)
+        columns.append(bool(able) * expression.activity(program, kind, np.zeros(n), smooth, generator))
     return np.stack(columns, axis=1)
 
 
@@ -184,22 +181,30 @@ def _baseline(
     effects: np.ndarray,
     means: np.ndarray,
     strength: float,
-    generator: np.random.Generator,
+    own: np.random.Generator,
 ) -> np.ndarray:
     """Log rate (genes,) of every gene before types and programs, such that a tissue has the gene means.
 
     The tissue's fit of rows and columns, repeated on cells of its composition, whose column factors these
-    are: so a gene is as high in a cultured macrophage as in one of the tissue.
+    are: so a gene is as high in the line as in such a cell of the tissue.
     """
-    nest = generator.random(TISSUE_CELLS) < tissue.NEST_SHARE
+    nest = own.random(TISSUE_CELLS) < tissue.NEST_SHARE
     shares = np.where(nest[:, None], tissue.SHARE_IN_NEST, tissue.SHARE_IN_STROMA)
-    draw = generator.random(TISSUE_CELLS)[:, None]
+    draw = own.random(TISSUE_CELLS)[:, None]
     cell_type = np.minimum((shares.cumsum(axis=1) < draw).sum(axis=1), len(CELL_TYPES) - 1)
-    border = np.abs(generator.normal(0, tissue.NEST_SCALE_UM, TISSUE_CELLS)) * np.where(nest, -1, 1)
-    activities = _activities(design.programs, cell_type, border, generator)
+    border = np.abs(own.normal(0, tissue.NEST_SCALE_UM, TISSUE_CELLS)) * np.where(nest, -1, 1)
+    activities = np.stack(
+        [
+            expression.activity(
+                program, cell_type, border, generator.standard_normal(TISSUE_CELLS), generator
+            )
+            for program in design.programs
+        ],
+        axis=1,
+    )
     log_fold = expression.marker_effects(cell_type, design.genes, design.markers)
     log_fold = log_fold + expression.program_effects(activities, loadings, effects, strength)
-    depth = expression.cell_depths(TISSUE_CELLS, generator)
+    depth = expression.cell_depths(TISSUE_CELLS, own)
     expected = expression.balance(log_fold, means, depth)
     return np.log(expected[0]) - log_fold[0]
 

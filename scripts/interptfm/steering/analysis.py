@@ -338,7 +338,7 @@ def _untrained(
     judge = _judge(states, screen, settings, job.generator(seed, "steering", "judge"))
     concepts, sigma = evidence.concepts(plan.layer, _judged(of_target, judge))
     runner = Runner(states, screen, judge.steered, concepts, sigma, plan)
-    methods = {NAMES[position]: runner.add(runner.direction, position, NAMES[position]) for position in NAMES}
+    methods = {NAMES[place]: runner.add(runner.direction, place, NAMES[place]) for place in (ALL, CLS)}
     methods[INPUT] = runner.input_value(judge.targets, INPUT)
     shifts = {t: shift for t, (shift, _) in judge.simple()[SPLIT_HALF].items()}
     methods[SPLIT_HALF] = direct(judge.steered[: plan.cells], shifts, judge.fit_changes)

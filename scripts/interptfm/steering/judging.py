@@ -186,7 +186,7 @@ class Judge:
             "n_cells": len(base),
             **self._interval(target, shifts),
         }
-        if len(prediction.doses) > 2:
+        if not prediction.fixed:
             weights = evaluation.bootstrap_weights(len(base), self.draws, self.generator)
             slopes = evaluation.slope(prediction.shifts, prediction.doses, truth.shift, weights)
             even = np.full((1, len(base)), 1 / len(base))

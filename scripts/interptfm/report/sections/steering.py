@@ -106,8 +106,7 @@ def _figures(found: Steering) -> list[Figure]:
             "steering-map",
             "Control, perturbed and steered cells",
             steering_figures.cell_map("steering-map", screen["map"]),
-            "UMAP of <cls> for the targets with the largest shifts, steered cells placed into the map of the "
-            "others. For the eye only.",
+            "One UMAP of <cls> for the targets with the largest shifts. For the eye only.",
             "Scatter plots of cells, one panel a target.",
             screen["map"],
         ),
