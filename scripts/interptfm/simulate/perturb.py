@@ -62,8 +62,8 @@ class ScreenSettings:
 class Screen:
     """What the sequencer would report, and what only evaluation may read.
 
-    counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: target, program,
-    term_id, loading. truth: cell, perturbation, efficacy (share of the regulator that is gone; 0 in controls
+    counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: target,
+    program, term_id, loading. truth: cell, perturbation, efficacy (share of the regulator that is gone; 0 in controls
     and escaped cells), ``activity:<term_id>`` after the knock-down.
     """
 
@@ -165,7 +165,7 @@ def cell_names(n: int) -> list[str]:
 def _activities_of_line(
     programs: Sequence[Program], types: Sequence[str], n: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Activities (cells × programs) by the tissue's law, of programs without a place rule that a type runs."""
+    """Activities (cells × programs) by the tissue's law, of the programs that the line runs."""
     columns = []
     for program in programs:
         able = [name for name in program.types if name in types and program.place == "anywhere"]
@@ -195,9 +195,7 @@ def _baseline(
     border = np.abs(own.normal(0, tissue.NEST_SCALE_UM, TISSUE_CELLS)) * np.where(nest, -1, 1)
     activities = np.stack(
         [
-            expression.activity(
-                program, cell_type, border, generator.standard_normal(TISSUE_CELLS), generator
-            )
+            expression.activity(program, cell_type, border, own.standard_normal(TISSUE_CELLS), own)
             for program in design.programs
         ],
         axis=1,
