@@ -63,8 +63,8 @@ class Screen:
     """What the sequencer would report, and what only evaluation may read.
 
     counts (cells × genes) int32; perturbation (cells,) regulator or :data:`CONTROL`. targets: target,
-    program, term_id, loading. truth: cell, perturbation, efficacy (share of the regulator that is gone; 0 in controls
-    and escaped cells), ``activity:<term_id>`` after the knock-down.
+    program, term_id, loading. truth: cell, perturbation, efficacy (share of the regulator that is gone; 0 in
+    controls and escaped cells), ``activity:<term_id>`` after the knock-down.
     """
 
     genes: tuple[str, ...]
