@@ -84,7 +84,7 @@ def test_full_precision_gives_equal_counts(project, made):
 
 
 def test_rounded_states_are_equal_but_for_ties_of_the_rounding(made):
-    """Six bits of mantissa swallow the last bits of sums, but for the values at the border of two roundings."""
+    """Six bits of mantissa swallow the last bits of sums, but at the border of two roundings."""
     reference, expected = made(*WAYS[0], "float16", 6)
     for way in WAYS[1:]:
         states, found = made(*way, "float16", 6)
