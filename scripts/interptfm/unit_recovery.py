@@ -17,6 +17,7 @@ from interptfm.tis.table import UNITS
 from interptfm.tis.units import Cells
 
 BORDER = "border"
+NOMINAL = 0.05
 SCORES = ("tis_hard", "lo", "hi", "q", "tis_matched", "tis_heldout_genes", "heldout_r")
 CAUSES = tuple(
     f"AUROC, one against rest, of {shown}"
@@ -155,10 +156,10 @@ def evaluate(
     names = ", ".join(sorted(set(inside["cell_type"])))
     words = "units different near the tumour in types with the border program"
     claims.append(_claim(f"{words} ({names})", hits, "1 or more", hits >= 1))
-    claims.append(
-        _claim("… in types without it", false, f"at most {max_q:g} of all found",
-               false <= max_q * max(hits + false, 1))
-    )  # fmt: skip
+    # At q < max_q some false ones are expected; with planted communication they need not be false, either.
+    claims.append(_claim("… in types without it", false, "reported", None))
+    nominal = float((outside["p"] < NOMINAL).mean()) if len(outside) else np.nan
+    claims.append(_claim(f"… share of their tests with p < {NOMINAL:g}", nominal, "reported", None))
     summary = {
         "n_programs": len(programs),
         "n_above": int(((programs["tis_hard"] > 0.75) & (programs["q"] < 0.05)).sum()),

@@ -50,7 +50,7 @@ def steering(run: Run) -> Section | None:
     )
     tables.append(
         Table(
-            "steering-concepts",
+            "steering-towards",
             "Steering towards concepts; p over random directions of the same norm, q over the terms.",
             interval(found.concepts),
             CONCEPTS,
