@@ -191,6 +191,7 @@ def evaluate(
         missing = len(planted) - int(positive.sum())
         score = np.append(np.nan_to_num(table["z"].to_numpy(float), nan=-99.0), np.full(missing, -100.0))
         area = auroc(np.append(positive, np.ones(missing, bool)), score)
+        tested = auroc(positive, score[: len(table)])
         facts: dict[str, Any] = {
             "auroc": None if np.isnan(area) else area,
             "n_tests": len(table),

@@ -134,10 +134,10 @@ class Nearest:
         own = found == np.arange(n)[:, None]
         # Among cells at one place, a cell need not be its own first neighbour, or among them at all.
         own[~own.any(axis=1), -1] = True
-        other = found[~own].reshape(n, k)
-        here = np.repeat(np.arange(n), k)
-        ends = np.sort(np.column_stack([here, other.ravel()]), axis=1)
-        unique, count = np.unique(ends, axis=0, return_counts=True)
+        other = found[~own].reshape(n, k).astype(np.int64)
+        here = np.arange(n, dtype=np.int64)[:, None]
+        code, count = np.unique(np.minimum(here, other) * n + np.maximum(here, other), return_counts=True)
+        unique = np.column_stack(np.divmod(code, n))
         return unique if self.mode == "union" else unique[count == 2]
 
 

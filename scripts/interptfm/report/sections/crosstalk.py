@@ -237,7 +237,8 @@ def _tables(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Table
     if found.recovery is not None and len(found.recovery[0]):
         rows, summary = found.recovery
         words = "; ".join(
-            f"{name}: AUROC {number(facts['auroc'])}"
+            f"{name}: AUROC {number(facts['auroc'])} ({facts['n_missing']} not tested, counted last; "
+            f"{number(facts['auroc_tested'])} among tests)"
             + (f", {facts['n_direction_right']} directions right" if "n_direction_right" in facts else "")
             for name, facts in summary["variants"].items()
         )
