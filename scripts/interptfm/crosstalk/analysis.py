@@ -276,7 +276,8 @@ def _edges(
 
 
 def claim_label(source: str, a: str, target: str, b: str) -> str:
-    return f"{a} in {source} with {b} in {target}"
+    """Return what a pair is called in tables: ``a in S | b in R``."""
+    return f"{a} in {source} | {b} in {target}"
 
 
 def _channel_table(

@@ -174,7 +174,7 @@ def decay(name: str, frame: pd.DataFrame) -> str:
             axis.axhline(0, color=SOFT, linewidth=0.9)
             axis.fill_between(middle, mine["lo"], mine["hi"], color=colour, alpha=0.18, linewidth=0)
             axis.plot(middle, mine["mean"], color=colour, marker="o", markersize=2.5)
-            axis.set_title(quantities[k].replace(" with ", "\nwith "), fontsize=6.5)
+            axis.set_title(quantities[k].replace(" | ", "\nwith "), fontsize=6.5)
         for axis in axes[-1]:
             axis.set_xlabel("distance (µm)")
         for axis in axes[:, 0]:
@@ -196,7 +196,7 @@ def null_histograms(name: str, frame: pd.DataFrame) -> str:
             mine = frame[frame["claim"] == claims[k]]
             axis.hist(mine["value"], bins=30, color="#c3ccd5", linewidth=0)
             axis.axvline(mine["observed"].iloc[0], color=VERMILION)
-            axis.set_title(claims[k].replace(" with ", "\nwith "), fontsize=6.5)
+            axis.set_title(claims[k].replace(" | ", "\nwith "), fontsize=6.5)
         for axis in axes[-1]:
             axis.set_xlabel("covariance on edges")
         return svg.save(figure, name)

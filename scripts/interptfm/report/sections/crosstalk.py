@@ -67,9 +67,9 @@ def crosstalk(run: Run) -> Section | None:
 
 def _graph(summary: dict) -> str:
     made = summary["sections"][0]["graph"]
-    known = {"radius_um": "radius {} µm", "k": "{} nearest", "mode": "{}", "max_um": "up to {} µm",
-             "length_um": "ℓ {} µm"}  # fmt: skip
-    parts = [text.format(number(made[key])) for key, text in known.items() if key in made]
+    known = {"radius_um": "{:g} µm", "k": "k = {}", "mode": "{}", "max_um": "up to {:g} µm",
+             "length_um": "ℓ = {:.3g} µm"}  # fmt: skip
+    parts = [text.format(made[key]) for key, text in known.items() if key in made]
     return ", ".join([made["builder"], *parts, f"weights {made.get('weights', 'as given')}"])
 
 
@@ -102,7 +102,11 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
     figures = []
     for sample, tables in found.sections.items():
         edges, key = tables["edges"], slug(str(sample))
-        columns = {c: _named(c.split(":", 1)[1], names) for c in edges if c.startswith(("channel:", "pair:"))}
+        columns = {
+            c: _named(c.split(":", 1)[1], names).replace(" | ", " with ")
+            for c in edges
+            if c.startswith(("channel:", "pair:"))
+        }
         scored = [c for c in columns if edges[c].gt(0).any()]
         channel = [c for c in scored if c.startswith("channel:")][:1]
         shown = {c: columns[c] for c in channel + [c for c in scored if c.startswith("pair:")][:1]}
@@ -229,7 +233,7 @@ def _tables(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Table
                "semantic": "Semantic score", "reason": "Not scored"}, rows=60, folded=True),
         Table("crosstalk-importance",
         "What a receiver type loses when a sender type's edges are masked, beside "
-              "the share of its edges.", lost,
+              "the share of its edges.", lost.head(200),
               {"sample": "Sample", "channel": "Channel", "receiver": "Receiver", "sender": "Sender",
               "loss": "Loss",
                "expected": "Share of edges", "excess": "Excess"}, folded=True),
