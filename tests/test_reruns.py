@@ -25,12 +25,15 @@ CROSSTALK = {"crosstalk_section", "combine_crosstalk"} | PAIRS
 ACTIVITY = {"score_activity"} | CROSSTALK
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
-ALIGNMENT = {"align", "absorption"} | CHOICE
+STEERING = {"steer", "map_steered", "recover_steering"} | REPORT
+TOWARDS = {"steer_towards"} | REPORT
+SCREEN = {"simulate_screen"} | STEERING
+ALIGNMENT = {"align", "absorption"} | CHOICE | STEERING
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
 DIRECTIONS = {"compare_directions"} | REPORT
 SPARSE = {"sparse_probes"} | REPORT
-PROBES = {"fit_probes"} | DIRECTIONS
+PROBES = {"fit_probes"} | DIRECTIONS | STEERING | TOWARDS
 UNIT_RECOVERY = {"recover_units"} | REPORT
 REGIONS = {"call_regions"} | UNIT_RECOVERY | CROSSTALK
 TIS = {"score_units"} | REGIONS
@@ -42,19 +45,21 @@ DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
 ACTIVATIONS = {"extract"} | DICTIONARY | NEURONS | TIS | PROBES
 MODEL = {"build_model"} | ACTIVATIONS
 CELLS = {"ingest"} | CONCEPTS | MODEL
-SIMULATION = {"simulate"} | CELLS
+TISSUE = {"simulate"} | CELLS
+SIMULATION = TISSUE | SCREEN
 MAIN_ARM_ONLY = {"choose_layer", "dictionary_quality", "absorption", "score_activity", "compare_directions"}
+MAIN_ARM_ONLY |= {"steer_towards"}
 UNTRAINED = MODEL - {"encode_neurons", "aggregate"} - MAIN_ARM_ONLY
-ARM = UNTRAINED - (TIS - REPORT) - {"fit_probes"}
+ARM = UNTRAINED - (TIS - REPORT) - {"fit_probes"} - (STEERING - REPORT)
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
     "seed": (2, SIMULATION),
-    "simulate.cells": (500, SIMULATION),
-    "simulate.fovs_per_section": (3, SIMULATION),
+    "simulate.cells": (500, TISSUE),
+    "simulate.fovs_per_section": (3, TISSUE),
     "simulate.strength": (2, SIMULATION),
-    "simulate.negative_probes": (9, SIMULATION),
-    "simulate.communication": (False, SIMULATION),
+    "simulate.negative_probes": (9, TISSUE),
+    "simulate.communication": (False, TISSUE),
     "cells.min_genes": (12, CELLS),
     "cells.genes": ("half_a", MODEL),
     "cells.blocks.unit": ("fov", CELLS),
@@ -220,9 +225,35 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "probes.logistic.strengths": ([0.1], PROBES),
     "probes.logistic.iterations": (5, PROBES),
     "probes.sparse.max_features": (2, SPARSE),
-    "probes.arms": ([], REPORT),
+    "probes.arms": ([], STEERING),
     "probes.bootstrap": (30, PROBES),
     "probes.legacy": (True, PROBES),
+    "steering.data": (None, REPORT),  # the tables of a screen are no longer asked for
+    "steering.column": ("target", STEERING),
+    "steering.control": ("ctrl", STEERING),
+    "steering.dictionary": ("batchtopk", REPORT),  # by name what was the first
+    "steering.layer": (0, STEERING | TOWARDS),
+    "steering.direction": ("ridge", STEERING | TOWARDS),
+    "steering.position": ("cls", STEERING),
+    "steering.doses": ([-1, 1], STEERING),
+    "steering.cells": (7, STEERING),
+    "steering.random.directions": (30, STEERING | TOWARDS),
+    "steering.random.cells": (4, STEERING | TOWARDS),
+    "steering.min_cells": (12, STEERING),
+    "steering.classifier_seeds": (3, STEERING),
+    "steering.top_genes": (10, STEERING),
+    "steering.bootstrap": (30, STEERING | TOWARDS),
+    "steering.max_q": (0.1, STEERING),
+    "steering.untrained_arm": (None, STEERING),
+    "steering.concepts.cell_type": ("B cell", TOWARDS),
+    "steering.concepts.dose": (1, TOWARDS),
+    "steering.concepts.cells": (4, TOWARDS),
+    "steering.concepts.terms": (5, TOWARDS),
+    "steering.concepts.min_genes": (11, TOWARDS),
+    "steering.screen.targets": (4, SCREEN),
+    "steering.screen.cells": (30, SCREEN),
+    "steering.screen.controls": (90, SCREEN),
+    "steering.screen.types": (["tumour"], SCREEN),
     # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
     "arms.genes_a.cells.genes": ("half_b", {"build_model", "extract"} | TIS),
@@ -249,6 +280,7 @@ EDITS: dict[str, set[str]] = {
     "job.py": SIMULATION,
     "store/": SIMULATION,
     "simulate/": SIMULATION,
+    "simulate/perturb.py": SCREEN,
     "ontology/": SIMULATION,  # the simulator plants programs in terms that it reads by this package
     "cosmx/": CELLS,
     "blocks.py": CELLS,
@@ -271,10 +303,20 @@ EDITS: dict[str, set[str]] = {
     "dictionary_quality/absorption.py": {"absorption"} | REPORT,
     "stats.py": ALIGNMENT | TIS | PROBES,
     "tis/": TIS,
-    "tis/__init__.py": TIS | ACTIVITY,
+    "tis/__init__.py": TIS | ACTIVITY | TOWARDS,
     "tis/judges.py": TIS | ACTIVITY,
-    "tis/units.py": TIS | ACTIVITY,
+    "tis/units.py": TIS | ACTIVITY | TOWARDS,
     "activity/": ACTIVITY,
+    "steering/": STEERING | TOWARDS,
+    "steering/settings.py": set(),
+    "steering/mapping.py": {"map_steered"} | REPORT,
+    "steering/towards.py": TOWARDS,
+    **{
+        f"steering/{name}.py": STEERING
+        for name in ("analysis", "evaluation", "experiment", "judging", "screen")
+    },
+    "steering/__init__.py": STEERING | TOWARDS,
+    "steering_recovery.py": {"recover_steering"} | REPORT,
     "probes/": PROBES | SPARSE,
     "crosstalk/": CROSSTALK,
     "pair_recovery.py": PAIRS,
