@@ -9,10 +9,10 @@ def main(snakemake):
 
         import numpy as np
 
-        from interptfm import activations, features, ontology, probes, store
+        from interptfm import activations, features, probes, store
         from interptfm.sae import format as dictionaries
         from interptfm.steering import analysis, directions, experiment
-        from interptfm.steering.screen import read_screen
+        from interptfm.steering.screen import load_screen
 
         given, params, device = snakemake.input, snakemake.params, job.device()
         chosen, layer, kind = dict(params.steering), int(params.layer), params.steering["direction"]
@@ -28,18 +28,9 @@ def main(snakemake):
         origin = job.provenance(snakemake, steering=chosen, layer=layer, seed=params.seed)
         genes, samples = features.samples_of([store.read_h5ad(path) for path in listed(given.cells)])
         moments = directions.moments_of(listed(given.activations), samples, layer, len(genes))
-        screen = read_screen(
-            listed(given.screen), chosen["column"], chosen["control"],
-            job.generator(params.seed, "steering", "split"), own=params.own, min_genes=params.min_genes,
-            min_cells=chosen["min_cells"],
-        )  # fmt: skip
-        terms, annotated = store.read_table(given.terms), store.read_table(given.evidence)
-        if params.ontology and set(screen.targets) - set(genes):
-            panel = list(dict.fromkeys([*genes, *screen.targets]))
-            wide = {**params.ontology, "min_genes": 1, "max_fraction": 1.0}
-            files = {role: given.get(role) for role in ("obo", "gaf", "table")}
-            annotated = ontology.build(panel, wide, **files).evidence
-        of_target = directions.terms_of(screen.targets, terms, annotated)
+        screen = load_screen(given.screen)
+        annotated = store.read_table(given.targets).groupby("target")["term_id"].agg(list).to_dict()
+        of_target = {target: annotated.get(target, []) for target in screen.targets}
         dictionary = clamped = None
         if given.get("features"):
             dictionary = dictionaries.load(Path(given.dictionary_weights).parent, device)

@@ -26,8 +26,9 @@ ACTIVITY = {"score_activity"} | CROSSTALK
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
 STEERING = {"steer", "map_steered", "recover_steering"} | REPORT
+PREPARED = {"prepare_screen"} | STEERING
 TOWARDS = {"steer_towards"} | REPORT
-SCREEN = {"simulate_screen"} | STEERING
+SCREEN = {"simulate_screen"} | PREPARED
 ALIGNMENT = {"align", "absorption"} | CHOICE | STEERING
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
@@ -38,7 +39,7 @@ UNIT_RECOVERY = {"recover_units"} | REPORT
 REGIONS = {"call_regions"} | UNIT_RECOVERY | CROSSTALK
 TIS = {"score_units"} | REGIONS
 SCORES = {"score_units"} | REPORT  # of a space that no compartment is called from
-CONCEPTS = {"build_concepts"} | ALIGNMENT | PROBES
+CONCEPTS = {"build_concepts"} | ALIGNMENT | PROBES | PREPARED
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT | SCORES
 DICTIONARY = {"train_dictionary", "dictionary_quality"} | FEATURES
@@ -229,17 +230,18 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "probes.bootstrap": (30, PROBES),
     "probes.legacy": (True, PROBES),
     "steering.data": (None, REPORT),  # the tables of a screen are no longer asked for
-    "steering.column": ("target", STEERING),
-    "steering.control": ("ctrl", STEERING),
+    "steering.column": ("target", PREPARED),
+    "steering.control": ("ctrl", PREPARED),
     "steering.dictionary": ("batchtopk", REPORT),  # by name what was the first
     "steering.layer": (0, STEERING | TOWARDS),
     "steering.direction": ("ridge", STEERING | TOWARDS),
     "steering.position": ("cls", STEERING),
     "steering.doses": ([-1, 1], STEERING),
+    "steering.dose_by": ("distance", STEERING),
     "steering.cells": (7, STEERING),
     "steering.random.directions": (30, STEERING | TOWARDS),
     "steering.random.cells": (4, STEERING | TOWARDS),
-    "steering.min_cells": (12, STEERING),
+    "steering.min_cells": (12, PREPARED),
     "steering.classifier_seeds": (3, STEERING),
     "steering.top_genes": (10, STEERING),
     "steering.bootstrap": (30, STEERING | TOWARDS),
@@ -311,11 +313,11 @@ EDITS: dict[str, set[str]] = {
     "steering/settings.py": set(),
     "steering/mapping.py": {"map_steered"} | REPORT,
     "steering/towards.py": TOWARDS,
-    **{
-        f"steering/{name}.py": STEERING
-        for name in ("analysis", "evaluation", "experiment", "judging", "screen")
-    },
-    "steering/__init__.py": STEERING | TOWARDS,
+    **{f"steering/{name}.py": STEERING for name in ("analysis", "evaluation", "experiment", "judging")},
+    "steering/screen.py": PREPARED,
+    "steering/reading.py": PREPARED,
+    "steering/directions.py": PREPARED | TOWARDS,
+    "steering/__init__.py": PREPARED | TOWARDS,
     "steering_recovery.py": {"recover_steering"} | REPORT,
     "probes/": PROBES | SPARSE,
     "crosstalk/": CROSSTALK,

@@ -18,8 +18,8 @@ from interptfm.steering.experiment import ALL, CLS, TOKEN, Plan
 from interptfm.steering.screen import Screen
 
 GENES, D, TERMS = 24, 16, 5
-SETTINGS = {"position": "all", "bootstrap": 20, "classifier_seeds": 1, "top_genes": 5, "max_q": 0.05,
-            "mode": "binned", "max_length": 1200}  # fmt: skip
+SETTINGS = {"position": "all", "bootstrap": 20, "classifier_seeds": 1, "top_genes": 5, "dose_by": "accuracy",
+            "max_q": 0.05, "mode": "binned", "max_length": 1200}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from interptfm.simulate import perturb, read_design, simulate
 from interptfm.simulate.perturb import simulate_screen
 from interptfm.steering import analysis, directions, evaluation, judging, settings
 from interptfm.steering.experiment import Prediction, States
-from interptfm.steering.screen import read_screen, target_of
+from interptfm.steering.reading import read_screen, target_of
+from interptfm.steering.screen import load_screen, write_screen
 
 D = 12
 
@@ -109,6 +110,12 @@ def test_a_screen_is_read_and_halved(tmp_path):
     assert [len(screen.cells(t, False)) for t in ("ctrl", "G1", "G2")] == [20, 10, 10]
     again = read_screen([path], "perturbation", "ctrl", np.random.default_rng(0))
     assert np.array_equal(again.judge, screen.judge)
+    write_screen(tmp_path / "own.h5ad", screen)
+    loaded = load_screen(tmp_path / "own.h5ad")
+    assert np.array_equal(loaded.judge, screen.judge) and np.array_equal(loaded.target, screen.target)
+    assert (loaded.counts != screen.counts).nnz == 0 and loaded.control == "ctrl"
+    with pytest.raises(InputError, match="found no screen"):
+        load_screen(path)
     assert target_of("A+ctrl", "ctrl") == "A" and target_of("control", "control") == "control"
     with pytest.raises(InputError, match="no perturbation 'TP53', expected one of G1"):
         screen.cells("TP53", True)

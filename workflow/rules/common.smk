@@ -648,7 +648,7 @@ def annotation_settings():
 
 
 def steering_inputs(wildcards):
-    """Input function: the model and its probes, the untrained arm's, the dictionary, the annotation."""
+    """Input function: the model and its probes, the untrained arm's, the dictionary."""
     main, layer = ARMS[""], STEERED_LAYER
     found = {
         "args": f"{RUN}/model/args.json",
@@ -656,7 +656,6 @@ def steering_inputs(wildcards):
         "weights": f"{RUN}/model/best_model.pt",
         "probes": probe_files("document"),
         "probe_weights": probe_files("weights"),
-        **steering_ontology(),
     }
     arm = steering_settings.untrained_arm(main, ARMS)
     if arm:

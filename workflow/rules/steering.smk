@@ -6,6 +6,10 @@ SCREEN_TRUTH = {
     "cells": f"{RUN}/truth/screen_cells.parquet",
     "targets": f"{RUN}/truth/screen_targets.parquet",
 }
+PREPARED_SCREEN = {
+    "screen": f"{RUN}/steering/screen.h5ad",
+    "targets": f"{RUN}/steering/targets.parquet",
+}
 STEERING_NAMES = ("effects", "doses", "genes", "ablation", "activity", "expression", "cells")
 STEERING_FILES = (
     {
@@ -60,15 +64,42 @@ if SIMULATED_SCREEN:
 
 if SCREEN_FILES:
 
+    rule prepare_screen:
+        input:
+            **steering_ontology(),
+            screen=SCREEN_FILES,
+            terms=f"{RUN}/concepts/terms.parquet",
+            genes=f"{RUN}/concepts/genes.tsv",
+            evidence=f"{RUN}/concepts/evidence.parquet",
+            code=lib("job", "store", "ontology", "steering.reading", "steering.directions"),
+        output:
+            **PREPARED_SCREEN,
+        log:
+            f"{RUN}/logs/prepare_screen.log",
+        benchmark:
+            f"{RUN}/benchmarks/prepare_screen.tsv"
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(1500, 20),
+            runtime=minutes(20),
+        params:
+            steering=steering_params("column", "control", "min_cells"),
+            own=ARMS[""]["steering"]["data"] == steering_settings.CELLS,
+            min_genes=ARMS[""]["cells"]["min_genes"],
+            ontology=annotation_settings(),
+            seed=config["seed"],
+        script:
+            "../../scripts/prepare_screen.py"
+
     rule steer:
         input:
             unpack(steering_inputs),
-            screen=SCREEN_FILES,
+            **PREPARED_SCREEN,
             cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
             activations=activation_files("", [STEERED_LAYER]),
-            terms=f"{RUN}/concepts/terms.parquet",
-            evidence=f"{RUN}/concepts/evidence.parquet",
-            code=lib("job", "store", "features", "ontology", "sae.format", "probes", "steering.analysis"),
+            code=lib("job", "store", "features", "sae.format", "probes", "steering.analysis"),
         output:
             **{role: path for role, path in STEERING_FILES.items() if role != "map"},
         log:
@@ -83,12 +114,9 @@ if SCREEN_FILES:
             runtime=minutes(120),
         params:
             steering=steering_params(
-                *("column", "control", "direction", "position", "doses", "cells", "random", "min_cells"),
+                *("direction", "position", "doses", "dose_by", "cells", "random"),
                 *("classifier_seeds", "top_genes", "bootstrap", "max_q"),
             ),
-            own=ARMS[""]["steering"]["data"] == steering_settings.CELLS,
-            min_genes=ARMS[""]["cells"]["min_genes"],
-            ontology=annotation_settings(),
             layer=STEERED_LAYER,
             seed=config["seed"],
         script:

@@ -144,8 +144,8 @@ def analyse(
     of_target
         Target → its terms, from :func:`interptfm.steering.directions.terms_of`.
     plan, settings
-        What is run; `position` (of the headline), `bootstrap`, `classifier_seeds`, `top_genes`, `max_q`,
-        `mode`, `max_length`.
+        What is run; `position` (of the headline), `dose_by`, `bootstrap`, `classifier_seeds`,
+        `top_genes`, `max_q`, `mode`, `max_length`.
     untrained
         The same for a model with random weights, with directions fitted on its own activations.
     dictionary, features
@@ -253,7 +253,7 @@ def _judge(
     weights = readouts.mvc_weights(network, states.ids) if readouts.head(network) == "mvc" else None
     return Judge(
         states, screen, weights, generator, settings["bootstrap"], settings["classifier_seeds"],
-        settings["top_genes"],
+        settings["top_genes"], settings["dose_by"],
     )  # fmt: skip
 
 

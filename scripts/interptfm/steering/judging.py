@@ -48,6 +48,8 @@ class Judge:
         head: then predictions from `<cls>` have no change of expression.
     draws, seeds
         Bootstrap draws over cells; repeats of the classifiers' folds.
+    dose_by
+        ``accuracy`` or ``distance``: what a dose is chosen by, see :meth:`errors`.
 
     Judging controls are halved: one half is steered, the other is the reference of what was observed.
     """
@@ -61,9 +63,11 @@ class Judge:
         draws: int = 200,
         seeds: int = 3,
         top: int = evaluation.TOP_GENES,
+        dose_by: str = "accuracy",
     ) -> None:
         self.states, self.screen, self.weights = states, screen, weights
         self.draws, self.seeds, self.top, self.generator = draws, seeds, top, generator
+        self.dose_by = dose_by
         target, judges = screen.target[states.kept], screen.judge[states.kept]
         self.rows = {
             (name, side): np.flatnonzero((target == name) & (judges == side))
@@ -229,14 +233,23 @@ class Judge:
         return float(difference), float(lo), float(hi)
 
     def errors(self, predictions: Mapping[str, Prediction]) -> np.ndarray:
-        """Distance (targets, doses) of predictions from the fitting cells' shifts, in norms of these."""
+        """What is wrong with predictions (targets, doses) on fitting cells, NaN where there are none.
+
+        By `distance`: that from the observed shift, in norms of it. By `accuracy`: 1 less the centroid
+        accuracy among fitting cells, the distance deciding between equals. The least distance is had by
+        short shifts, whose nearest centroid is that of the weakest perturbation.
+        """
         n = next((len(p.doses) for p in predictions.values()), 0)
         found = np.full((len(self.targets), n), np.nan)
+        fitted = np.stack([self.fit_shifts[t] for t in self.targets])
         for i, target in enumerate(self.targets):
-            if target in predictions:
-                observed = self.fit_shifts[target]
-                error = predictions[target].shifts.mean(axis=1) - observed
-                found[i] = np.linalg.norm(error, axis=1) / np.linalg.norm(observed)
+            if target not in predictions:
+                continue
+            means = predictions[target].shifts.mean(axis=1)
+            distance = np.linalg.norm(means - fitted[i], axis=1) / np.linalg.norm(fitted[i])
+            found[i] = distance
+            if self.dose_by == "accuracy":
+                found[i] = 1 - evaluation.centroid_accuracy(means, fitted, i) + 1e-3 * distance
         return found
 
     def doses(self, predictions: Mapping[str, Prediction]) -> dict[str, float]:
