@@ -25,7 +25,6 @@ PACKAGES = {
 # Imported, and brought by a package that the environment names.
 BROUGHT_ALONG = {
     "h5py": "anndata",
-    "umap": "scanpy",
     "markupsafe": "jinja2",
     "numcodecs": "zarr",
     "requests": "gprofiler-official",

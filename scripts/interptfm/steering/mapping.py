@@ -14,11 +14,13 @@ def embed(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
     One map of all cells. The same seed gives the same map on one machine. Source: McInnes, Healy and
     Melville 2018.
     """
-    from umap import UMAP
+    import anndata
+    import scanpy
 
     columns = [name for name in cells if name not in ("target", "group")]
-    states = cells[columns].to_numpy(np.float32)
-    neighbours = min(NEIGHBOURS, len(states) - 1)
-    mapper = UMAP(n_neighbors=neighbours, random_state=seed & 0xFFFFFFFF, n_jobs=1)
-    xy = mapper.fit_transform(states)
+    states = anndata.AnnData(cells[columns].to_numpy(np.float32))
+    state = seed & 0xFFFFFFFF
+    scanpy.pp.neighbors(states, n_neighbors=min(NEIGHBOURS, len(cells) - 1), use_rep="X", random_state=state)
+    scanpy.tl.umap(states, random_state=state)
+    xy = states.obsm["X_umap"]
     return cells[["target", "group"]].assign(x=xy[:, 0], y=xy[:, 1])
