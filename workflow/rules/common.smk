@@ -15,7 +15,7 @@ sys.path.insert(0, str(PROJECT / "scripts"))
 from interptfm import config as settings
 from interptfm import dependencies
 from interptfm import fetch as downloads
-from interptfm import passes, spaces
+from interptfm import job, passes, spaces
 from interptfm.errors import InputError
 from interptfm.steering import settings as steering_settings
 
@@ -678,6 +678,17 @@ def steering_params(*keys):
     chosen = {key: main["steering"][key] for key in keys}
     tokens = {key: main["activations"][key] for key in ("mode", "max_length", "batch_tokens")}
     return {**chosen, **tokens}
+
+
+def record_passes():
+    """Write which layers share a forward pass; results that cannot be written end the run here."""
+    try:
+        for name in ARMS:
+            if not name or "activations" in OWN[name]:
+                passes.write(f"{arm_folder(name, 'activations')}/activations", PASSES[name])
+    except OSError as error:
+        sentence = job.refused(error, [f"{RUN}/activations"])
+        sys.exit(f"interpTFM: {sentence}" if sentence else f"interpTFM: {RUN}: {error}")
 
 
 def given_files():
