@@ -11,7 +11,7 @@ from crosstalk_worlds import SETTINGS, design, section, world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interptfm import pair_recovery
+from interptfm import pair_recovery, spaces
 from interptfm.crosstalk import (
     analysis,
     channels,
@@ -600,3 +600,14 @@ def test_truth_and_sections_have_the_same_cells():
         pair_recovery.aligned_truth(found["s1"], made.truth.iloc[1:])
     part = section(made, "s1", design(), truth=True)
     assert part.values.shape[1] == 24
+
+
+def test_settings_that_need_each_other_are_checked():
+    good = {"crosstalk": SETTINGS}
+    spaces.check_crosstalk(good)
+    read = {**SETTINGS, "graph": {**SETTINGS["graph"], "kind": "obsp"}}
+    with pytest.raises(InputError, match=r"crosstalk\.graph\.path"):
+        spaces.check_crosstalk({"crosstalk": read})
+    published = {**SETTINGS, "legacy": True, "nulls": {**SETTINGS["nulls"], "others": []}}
+    with pytest.raises(InputError, match="expected it with"):
+        spaces.check_crosstalk({"crosstalk": published})

@@ -49,6 +49,7 @@ def check(arms: dict[str, Config]) -> None:
         unit_layers(main, entry)
     regions_layer(main)
     crosstalk_dictionary(main)
+    check_crosstalk(main)
 
 
 def unit_settings(config: Config, name: str) -> Config:
@@ -113,6 +114,25 @@ def regions_layer(config: Config) -> int:
             f"units {config['regions']['units']!r}"
         )
     return layer
+
+
+def check_crosstalk(config: Config) -> None:
+    """Check what two keys of ``crosstalk`` have to do with each other.
+
+    Raises
+    ------
+    InputError
+        For a graph to be read without a path, or the published null without its shuffled labels.
+    """
+    crosstalk = config["crosstalk"]
+    if crosstalk["graph"]["kind"] == "obsp" and not crosstalk["graph"]["path"]:
+        raise InputError(
+            "configuration: key 'crosstalk.graph.path': found null, expected an AnnData file for kind obsp"
+        )
+    if crosstalk["legacy"] and "labels" not in crosstalk["nulls"]["others"]:
+        raise InputError(
+            "configuration: key 'crosstalk.nulls.others': found no 'labels', expected it with crosstalk.legacy"
+        )
 
 
 def crosstalk_dictionary(config: Config) -> str:
