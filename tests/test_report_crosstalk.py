@@ -65,7 +65,9 @@ def test_all_figures_and_tables_make_a_page(made):
     rates = next(table for table in section.tables if table.name == "crosstalk-rates").frame
     assert set(rates["null"]) == set(NULLS.values()) and rates["share"].between(0, 1).all()
     for figure in section.figures:
-        assert len(figure.svg) > 1500 and len(figure.data), figure.name
+        assert len(figure.svg) > 1500, figure.name
+        # Nothing is joined where nothing is found.
+        assert len(figure.data) or figure.name == "network", figure.name
     edges = next(figure for figure in section.figures if figure.name == "edges-s1")
     assert "data:image/png" in edges.svg
 

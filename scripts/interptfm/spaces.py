@@ -131,7 +131,7 @@ def check_crosstalk(config: Config) -> None:
         )
     if crosstalk["legacy"] and "labels" not in crosstalk["nulls"]["others"]:
         raise InputError(
-            "configuration: key 'crosstalk.nulls.others': found no 'labels', expected it with crosstalk.legacy"
+            "configuration: key 'crosstalk.nulls.others': found no 'labels', expected it with legacy"
         )
 
 
