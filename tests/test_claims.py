@@ -93,6 +93,20 @@ def test_units_mean_something_and_depth_does_not(demo):
         assert around > claims.at["… TME, by a classifier shown units", "value"], claims.to_string()
 
 
+def test_steering_along_concepts_beats_its_controls(demo):
+    """Concepts at all tokens tell targets apart, controls of the same norm do not; the ceiling is high."""
+    effects = pd.read_parquet(demo / "steering/effects.parquet")
+    mean = effects.groupby("method")["centroid_accuracy"].mean()
+    own = mean["concept, all tokens"]
+    assert effects["target"].nunique() == 12 and own > 0.5
+    for control in ("another gene's concepts, all tokens", "permuted probe, all tokens", "no change"):
+        assert own > mean[control], control
+    assert mean["split half (ceiling)"] > own
+    assert effects["p_min"].dropna().eq(1 / 501).all()
+    size = sum(path.stat().st_size for path in (demo / "steering").rglob("*") if path.is_file())
+    assert size < 5e6
+
+
 def test_strength_0_shows_no_excess(project, demo):
     run(project, *STRENGTH_0)
     for path in STRENGTH_0:
