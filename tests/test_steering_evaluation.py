@@ -117,6 +117,10 @@ def test_a_screen_is_read_and_halved(tmp_path):
     with pytest.raises(InputError, match="found no screen"):
         load_screen(path)
     assert target_of("A+ctrl", "ctrl") == "A" and target_of("control", "control") == "control"
+    same = read_screen(
+        [write(tmp_path / "label.h5ad", LABELS, "label")], "label", "ctrl", np.random.default_rng(0)
+    )
+    assert same.targets == screen.targets
     with pytest.raises(InputError, match="no perturbation 'TP53', expected one of G1"):
         screen.cells("TP53", True)
 

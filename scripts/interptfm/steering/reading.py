@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from interptfm import store
-from interptfm.cosmx.h5ad import read_h5ad_cells
+from interptfm.cosmx.h5ad import RESERVED, read_h5ad_cells
 from interptfm.errors import InputError
 from interptfm.steering.screen import Screen
 
@@ -62,7 +62,9 @@ def read_screen(
         else:
             adata, _ = read_h5ad_cells(path, None, min_genes=min_genes, spatial=False)
             adata.obs_names = [f"{Path(path).stem}:{i}" for i in range(adata.n_obs)]
-        if column not in adata.obs:
+        # The reader of cells keeps columns with its own names under another one.
+        name = column if own or column not in RESERVED else f"source_{column}"
+        if name not in adata.obs:
             raise InputError(
                 f"{path}: found no obs column {column!r}, expected steering.column among {list(adata.obs)}"
             )
@@ -72,7 +74,7 @@ def read_screen(
         genes = mine
         counts.append(sparse.csr_matrix(adata.X))
         names += [str(name) for name in adata.obs_names]
-        found = adata.obs[column]
+        found = adata.obs[name]
         labels += ["" if missing else str(x) for x, missing in zip(found, found.isna(), strict=True)]
         judge.append(adata.obs["split"].to_numpy().astype(str) if own else np.full(adata.n_obs, ""))
     if control not in labels:
