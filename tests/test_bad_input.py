@@ -474,8 +474,8 @@ CASES: list[tuple[str, str, object, str]] = [
     ("fetch", "a short digest", manifest("a\tfile\thttps://x.org/a\tabc\t\tCC0\ta"),
      "{folder}/m.tsv: row 2: found sha256 'abc', expected 64 hexadecimal digits or nothing"),
     ("simulate", "an unknown setting", lambda f: simulate.simulate({"cell": 3}, ["s"], 1, None),
-     "simulate: found setting 'cell', expected one of ['cells', 'fovs_per_section', 'negative_probes', "
-     "'strength']"),
+     "simulate: found setting 'cell', expected one of ['cells', 'communication', 'fovs_per_section', "
+     "'negative_probes', 'strength']"),
     ("ingest", "an empty file of counts", flat(lambda t: ""),
      "s_exprMat_file.csv: found an empty file, expected a CSV with a header"),
     ("ingest", "a header without rows", flat(lambda t: "fov,cell_ID,A\n"),

@@ -617,7 +617,7 @@ def probe_index():
 
 def screen_files():
     """Return the files of perturbation data; none where there is no such data."""
-    data = ARMS[""]["steering"]["data"]
+    data = steering_settings.data(ARMS[""])
     if data == steering_settings.CELLS:
         return expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES)
     if data == steering_settings.SIMULATED:

@@ -24,7 +24,7 @@ TOWARDS_FILES = {
     "concepts": f"{RUN}/steering/concepts.parquet",
     "concepts_summary": f"{RUN}/steering/concepts.json",
 }
-SIMULATED_SCREEN = ARMS[""]["steering"]["data"] == steering_settings.SIMULATED
+SIMULATED_SCREEN = steering_settings.data(ARMS[""]) == steering_settings.SIMULATED
 STEERING_RECOVERY = (
     {
         "regulators": f"{RUN}/recovery/steering_regulators.tsv",
@@ -86,7 +86,7 @@ if SCREEN_FILES:
             runtime=minutes(20),
         params:
             steering=steering_params("column", "control", "min_cells"),
-            own=ARMS[""]["steering"]["data"] == steering_settings.CELLS,
+            own=steering_settings.data(ARMS[""]) == steering_settings.CELLS,
             min_genes=ARMS[""]["cells"]["min_genes"],
             ontology=annotation_settings(),
             seed=config["seed"],

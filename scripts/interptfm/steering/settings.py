@@ -55,20 +55,24 @@ def untrained_arm(main: Config, arms: dict[str, Config]) -> str | None:
     return name if layer(main) in config_module.layers(arms[name]) else None
 
 
+def data(main: Config) -> str | None:
+    """Return what judges steering: a path, :data:`CELLS`, :data:`SIMULATED` or None.
+
+    A screen is simulated where the tissue is: a run of own data that names no screen has none.
+    """
+    found = main["steering"]["data"]
+    return None if found == SIMULATED and not main["simulate"]["enabled"] else found
+
+
 def data_file(main: Config) -> str | None:
     """Return the file of perturbation data that the configuration names; None where the run's own cells, a
-    simulation or nothing serves. InputError where it is not there, or a simulation is asked of a real run.
+    simulation or nothing serves. InputError where it is not there.
     """
-    data = main["steering"]["data"]
-    if data == SIMULATED and not main["simulate"]["enabled"]:
-        raise InputError(
-            "configuration: key 'steering.data': found 'simulated', but simulate.enabled is false; expected "
-            f"a file, {CELLS!r} or nothing"
-        )
-    if data in (None, SIMULATED, CELLS):
+    found = data(main)
+    if found in (None, SIMULATED, CELLS):
         return None
     fetched = config_module.fetched_files(main)
-    path = Path(main["data_root"], data)
+    path = Path(main["data_root"], found)
     return str(config_module.require_file(path, "configuration: key 'steering.data'", fetched))
 
 
