@@ -30,7 +30,8 @@ def dose_curves(name: str, doses: pd.DataFrame, effects: pd.DataFrame, methods: 
                 axis.fill_between(middle.index, low, high, color=colour, alpha=0.12, linewidth=0)
             axis.axhline(0, color=SOFT, linewidth=0.9)
             axis.set(xlabel="dose", ylabel=label)
-        fixed = effects[effects["dose"].isna()].groupby("method", sort=False)["cosine_control"].median()
+        own = ~effects["method"].str.startswith("untrained")
+        fixed = effects[effects["dose"].isna() & own].groupby("method", sort=False)["cosine_control"].median()
         for (method, value), line in zip(fixed.dropna().items(), ("--", ":", "-.", (0, (1, 3)))):
             axes[1].axhline(value, color=INK, linestyle=line, linewidth=1, label=str(method))
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -20,6 +20,10 @@ TARGET = {
     "centroid_accuracy": "Centroid accuracy", "q_centroid_accuracy": "its q", "overlap": "Overlap",
     "q_overlap": "its q", "worse_cosine_control": "Other genes worse", "slope": "Slope",
 }  # fmt: skip
+CURVES = (
+    "concept, all tokens", "concept, gene's token", "concept, <cls>", "published rule, gene's token",
+    "permuted probe, all tokens",
+)  # fmt: skip
 CONCEPTS = {
     "name": "Term", "n_held_out": "Genes", "effect": "Effect", "interval": "95 % interval", "auroc": "AUROC",
     "effect_permuted": "Permuted probe", "null_mean": "Random", "p": "p", "q": "q",
@@ -91,7 +95,8 @@ def _towards(found: Steering) -> str:
 
 def _figures(found: Steering) -> list[Figure]:
     screen = found.screen
-    methods = [m for m in dict.fromkeys(screen["doses"]["method"]) if "ceiling" not in m][:6]
+    found_methods = set(screen["doses"]["method"])
+    methods = [method for method in CURVES if method in found_methods]
     return [
         Figure(
             "steering-doses",
