@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -760,8 +761,10 @@ def rule(folder: Path, **given):
 @pytest.fixture(autouse=True)
 def undisturbed(monkeypatch):
     """job.run sets variables and handlers for a process of its own."""
-    for variable in (*job.THREAD_VARIABLES, "OMP_WAIT_POLICY", "CUBLAS_WORKSPACE_CONFIG"):
-        monkeypatch.setenv(variable, "1")
+    for variable in job.THREAD_VARIABLES:
+        monkeypatch.setenv(variable, os.environ.get(variable, "1"))
+    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")):
+        monkeypatch.setenv(variable, os.environ.get(variable, value))
     monkeypatch.setattr(job.log, "handlers", [])
     monkeypatch.setattr(job.log, "propagate", False)
 

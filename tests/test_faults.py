@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.soak
 
 KILLS = 30
 PR_CAPBSET_DROP = 24  # linux/prctl.h
+RULE = re.compile(r"\\x04rule\\x94\\x8c(?:\\x..|\\.|.)(\w+?)\\x94")
 # One layer, one dictionary, two baselines, no control arm: every rule of `all`, few jobs of each.
 OVERLAY = {
     "run": "faults",
@@ -77,22 +79,19 @@ def whole(root, tmp_path_factory):
 # --- kills --------------------------------------------------------------------------------------------------
 
 
-def running_scripts(folder: Path) -> dict[int, tuple[int, str]]:
-    """Return process of a rule's script → (the process that started it, rule) of one folder's run."""
+def running_scripts(folder: Path) -> dict[int, str]:
+    """Return process → rule of the scripts that a run in ``folder`` has running."""
     found = {}
     for place in Path("/proc").iterdir():
         try:
             words = (place / "cmdline").read_bytes().split(b"\0") if place.name.isdigit() else []
-            if not any(b"/.snakemake/scripts/" in word for word in words):
-                continue
-            if os.readlink(place / "cwd") != str(folder):
-                continue
-            parent = int((place / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            above = Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
-            rule = above[above.index(b"--target-jobs") + 1].decode().split(":")[0]
-        except (OSError, ValueError, IndexError):
-            continue  # it ended meanwhile, or is a shell in between
-        found[int(place.name)] = (parent, rule)
+            scripts = [
+                word.decode() for word in words if word.startswith(f"{folder}/.snakemake/scripts/".encode())
+            ]
+            # Snakemake hands a script its arguments as a pickle, written into the script as text.
+            found |= {int(place.name): RULE.search(Path(one).read_text())[1] for one in scripts}
+        except (OSError, TypeError):
+            continue  # it ended meanwhile, or is being written
     return found
 
 
@@ -110,7 +109,7 @@ class Disturbance:
     def __init__(self, folder: Path, seconds: dict[str, float], seed: int) -> None:
         self.folder, self.seconds, self.rng = folder, seconds, random.Random(seed)
         self.killed: dict[str, int] = {}
-        self.due: dict[int, tuple[float, int, str]] = {}
+        self.due: dict[int, tuple[float, str]] = {}
 
     def watch(self, run: subprocess.Popen, until: float | None) -> bool:
         """Follow a run to its end (True), or to ``until`` seconds from now and kill all of it (False)."""
@@ -127,20 +126,14 @@ class Disturbance:
         return True
 
     def _strike(self, now: float) -> None:
-        planned = {rule for _, _, rule in self.due.values()}
         scripts = running_scripts(self.folder)
-        for process, (parent, rule) in scripts.items():
-            if rule not in self.killed and rule not in planned:
-                delay = self.rng.random() * 0.8 * self.seconds[rule]
-                self.due[process] = (now + delay, parent, rule)
-                planned.add(rule)
-        for process, (moment, parent, rule) in list(self.due.items()):
+        for process, rule in scripts.items():
+            if rule not in self.killed and rule not in {each for _, each in self.due.values()}:
+                self.due[process] = (now + self.rng.random() * 0.8 * self.seconds[rule], rule)
+        for process, (moment, rule) in list(self.due.items()):
             if process not in scripts:
                 del self.due[process]  # it was faster
             elif now >= moment:
-                # The script alone (out of memory) or with what started it.
-                if self.rng.random() < 0.5:
-                    kill(parent)
                 if kill(process):
                     self.killed[rule] = self.killed.get(rule, 0) + 1
                 del self.due[process]
