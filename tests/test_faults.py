@@ -26,7 +26,11 @@ from test_provenance import as_rule
 
 from interptfm import job, provenance, store
 
-pytestmark = pytest.mark.soak
+pytestmark = [
+    pytest.mark.soak,
+    # h5py complains once more when it frees a file that it could not flush.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 KILLS = 30
 PR_CAPBSET_DROP = 24  # linux/prctl.h

@@ -337,6 +337,7 @@ EDITS: dict[str, set[str]] = {
     "fetch.py": ACTIVITY,  # the configuration's module reads manifests with it
     "passes.py": set(),
     "spaces.py": set(),
+    "reproduce.py": set(),
 }
 
 
