@@ -194,6 +194,7 @@ def evaluate(
         tested = auroc(positive, score[: len(table)])
         facts: dict[str, Any] = {
             "auroc": None if np.isnan(area) else area,
+            "auroc_tested": None if np.isnan(tested) else tested,
             "n_tests": len(table),
             "n_missing": missing,
         }
