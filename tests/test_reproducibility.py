@@ -1,6 +1,5 @@
 """Shards and batches are how a run is done, not what it finds: activations to rounding, F1 counts equal.
 
-That two whole runs in different folders are equal byte by byte: tests/test_faults.py.
 """
 
 from __future__ import annotations
