@@ -1,6 +1,4 @@
-"""Shards and batches are how a run is done, not what it finds: activations to rounding, F1 counts equal.
-
-"""
+"""Shards and batches are how a run is done, not what it finds: activations to rounding, F1 counts equal."""
 
 from __future__ import annotations
 

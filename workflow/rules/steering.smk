@@ -20,10 +20,14 @@ STEERING_FILES = (
     if SCREEN_FILES
     else {}
 )
-TOWARDS_FILES = {
-    "concepts": f"{RUN}/steering/concepts.parquet",
-    "concepts_summary": f"{RUN}/steering/concepts.json",
-}
+TOWARDS_FILES = (
+    {
+        "concepts": f"{RUN}/steering/concepts.parquet",
+        "concepts_summary": f"{RUN}/steering/concepts.json",
+    }
+    if STEERED_LAYER is not None
+    else {}
+)
 SIMULATED_SCREEN = steering_settings.data(ARMS[""]) == steering_settings.SIMULATED
 STEERING_RECOVERY = (
     {
@@ -144,35 +148,37 @@ if SCREEN_FILES:
             "../../scripts/map_steered.py"
 
 
-rule steer_towards:
-    input:
-        args=f"{RUN}/model/args.json",
-        vocab=f"{RUN}/model/vocab.json",
-        weights=f"{RUN}/model/best_model.pt",
-        probes=probe_files("document", layers=[STEERED_LAYER]),
-        probe_weights=probe_files("weights", layers=[STEERED_LAYER]),
-        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
-        membership=f"{RUN}/concepts/membership.npz",
-        genes=f"{RUN}/concepts/genes.tsv",
-        terms=f"{RUN}/concepts/terms.parquet",
-        code=lib("job", "store", "features", "alignment", "probes", "tis.units", "steering.towards"),
-    output:
-        **TOWARDS_FILES,
-    log:
-        f"{RUN}/logs/steer_towards.log",
-    benchmark:
-        f"{RUN}/benchmarks/steer_towards.tsv"
-    conda:
-        "../../envs/model.yaml"
-    threads: 2
-    resources:
-        mem_mb=memory_of_cells(3000, 20),
-        runtime=minutes(60),
-    params:
-        steering=steering_params("direction", "random", "concepts", "bootstrap"),
-        seed=config["seed"],
-    script:
-        "../../scripts/steer_towards.py"
+if STEERED_LAYER is not None:
+
+    rule steer_towards:
+        input:
+            args=f"{RUN}/model/args.json",
+            vocab=f"{RUN}/model/vocab.json",
+            weights=f"{RUN}/model/best_model.pt",
+            probes=probe_files("document", layers=[STEERED_LAYER]),
+            probe_weights=probe_files("weights", layers=[STEERED_LAYER]),
+            cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+            membership=f"{RUN}/concepts/membership.npz",
+            genes=f"{RUN}/concepts/genes.tsv",
+            terms=f"{RUN}/concepts/terms.parquet",
+            code=lib("job", "store", "features", "alignment", "probes", "tis.units", "steering.towards"),
+        output:
+            **TOWARDS_FILES,
+        log:
+            f"{RUN}/logs/steer_towards.log",
+        benchmark:
+            f"{RUN}/benchmarks/steer_towards.tsv"
+        conda:
+            "../../envs/model.yaml"
+        threads: 2
+        resources:
+            mem_mb=memory_of_cells(3000, 20),
+            runtime=minutes(60),
+        params:
+            steering=steering_params("direction", "random", "concepts", "bootstrap"),
+            seed=config["seed"],
+        script:
+            "../../scripts/steer_towards.py"
 
 
 if SIMULATED_SCREEN:

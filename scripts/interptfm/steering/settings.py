@@ -15,17 +15,23 @@ Config = dict[str, Any]
 SIMULATED, CELLS = "simulated", "cells"
 
 
-def layer(main: Config) -> int:
-    """Return the layer that is steered; InputError where it is not extracted or nothing comes after it."""
+def layer(main: Config) -> int | None:
+    """Return the layer that is steered; None where ``first`` finds no extracted layer before the last.
+
+    Nothing reads gene tokens after the last layer. InputError where a layer that is named is not extracted,
+    or is the last.
+    """
     extracted = config_module.layers(main)
+    last = config_module.number_of_layers(main) - 1
     chosen = main["steering"]["layer"]
-    found = extracted[0] if chosen == "first" else int(chosen)
+    if chosen == "first":
+        return extracted[0] if extracted[0] != last else None
+    found = int(chosen)
     if found not in extracted:
         raise InputError(
             f"configuration: key 'steering.layer': found {chosen}, expected one of the extracted layers "
             f"{extracted}"
         )
-    last = config_module.number_of_layers(main) - 1
     if found == last:
         raise InputError(
             f"configuration: key 'steering.layer': found {found}, the model's last, expected an earlier one: "
@@ -58,10 +64,13 @@ def untrained_arm(main: Config, arms: dict[str, Config]) -> str | None:
 def data(main: Config) -> str | None:
     """Return what judges steering: a path, :data:`CELLS`, :data:`SIMULATED` or None.
 
-    A screen is simulated where the tissue is: a run of own data that names no screen has none.
+    A screen is simulated where the tissue is: a run of own data that names no screen has none. Where no
+    layer can be steered, none is asked for.
     """
     found = main["steering"]["data"]
-    return None if found == SIMULATED and not main["simulate"]["enabled"] else found
+    if layer(main) is None or (found == SIMULATED and not main["simulate"]["enabled"]):
+        return None
+    return found
 
 
 def data_file(main: Config) -> str | None:
