@@ -718,6 +718,12 @@ def given_files():
             found += unit_files(units, layer)
     placed = (config["ontology"]["slim"], config["tis"]["embedding"])
     found += [str(Path(config["data_root"], path)) for path in placed if path]
+    main = ARMS[""]
+    found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
+    if main["crosstalk"]["graph"]["kind"] == "obsp":
+        found += [squidpy_graph(sample) for sample in SAMPLES]
+    if steering_settings.data_file(main):
+        found.append(steering_settings.data_file(main))
     return list(dict.fromkeys(found))
 
 

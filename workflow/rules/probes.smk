@@ -38,7 +38,7 @@ rule fit_probes:
         mem_mb=memory_of_cells(6000, 12),
         runtime=minutes(60, 5),
     params:
-        probes={key: value for key, value in config["probes"].items() if key not in ("arms", "sparse")},
+        probes={key: value for key, value in ARMS[""]["probes"].items() if key not in ("arms", "sparse")},
         layer=lambda wildcards: int(wildcards.layer),
         seed=config["seed"],
     script:
@@ -66,9 +66,9 @@ rule sparse_probes:
         runtime=minutes(60),
     params:
         probes={
-            "max_features": config["probes"]["sparse"]["max_features"],
-            "gene_folds": config["probes"]["gene_folds"],
-            "min_genes": config["probes"]["min_genes"],
+            "max_features": ARMS[""]["probes"]["sparse"]["max_features"],
+            "gene_folds": ARMS[""]["probes"]["gene_folds"],
+            "min_genes": ARMS[""]["probes"]["min_genes"],
         },
         layer=lambda wildcards: int(wildcards.layer),
         seed=config["seed"],

@@ -50,7 +50,7 @@ rule fit_baseline:
     params:
         representation="{baseline}",
         layer=lambda wildcards: int(wildcards.layer),
-        components=config["baselines"]["components"],
+        components=ARMS[""]["baselines"]["components"],
         seed=config["seed"],
     script:
         "../../scripts/fit_baseline.py"
@@ -80,8 +80,8 @@ rule encode_baseline:
     params:
         representation="{baseline}",
         layer=lambda wildcards: int(wildcards.layer),
-        thresholds=config["features"]["thresholds"],
-        grid=config["features"]["grid"],
+        thresholds=ARMS[""]["features"]["thresholds"],
+        grid=ARMS[""]["features"]["grid"],
     script:
         "../../scripts/encode.py"
 
@@ -148,7 +148,7 @@ rule read_features:
         mem_mb=memory(3000, 12),
         runtime=minutes(30, 10),
     params:
-        reading=config["reading"],
+        reading=ARMS[""]["reading"],
         layer=lambda wildcards: int(wildcards.layer),
         seed=config["seed"],
     script:
