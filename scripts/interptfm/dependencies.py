@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 PACKAGE = "interptfm"
 DATA_SUFFIXES = (".css", ".html", ".js")
 
 
-def imported(path: Path, library: Path) -> set[Path]:
+@cache
+def imported(path: Path, library: Path) -> frozenset[Path]:
     """Return the files of the package that one source file imports, at any depth of its functions.
+
+    A file is read once per process: most rules import the same modules, and every job reads all rules.
 
     Parameters
     ----------
@@ -36,7 +40,7 @@ def imported(path: Path, library: Path) -> set[Path]:
             parts = name.split(".")
             if parts[0] == PACKAGE:
                 found |= _files(parts[1:], library)
-    return found
+    return frozenset(found)
 
 
 def _files(parts: list[str], library: Path) -> set[Path]:

@@ -672,12 +672,11 @@ def steering_inputs(wildcards):
     return found
 
 
-def steering_params(*keys):
+def steering_params(*keys, tokens=("mode", "max_length", "batch_tokens")):
     """Return the settings of steering with these keys, and those of the tokeniser."""
     main = ARMS[""]
     chosen = {key: main["steering"][key] for key in keys}
-    tokens = {key: main["activations"][key] for key in ("mode", "max_length", "batch_tokens")}
-    return {**chosen, **tokens}
+    return {**chosen, **{key: main["activations"][key] for key in tokens}}
 
 
 def record_passes():

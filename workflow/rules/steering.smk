@@ -89,7 +89,7 @@ if SCREEN_FILES:
             mem_mb=memory(1500, 20),
             runtime=minutes(20),
         params:
-            steering=steering_params("column", "control", "min_cells"),
+            steering=steering_params("column", "control", "min_cells", tokens=()),
             own=steering_settings.data(ARMS[""]) == steering_settings.CELLS,
             min_genes=ARMS[""]["cells"]["min_genes"],
             ontology=annotation_settings(),
