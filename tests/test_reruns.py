@@ -293,11 +293,13 @@ EDITS: dict[str, set[str]] = {
     "activations.py": ACTIVATIONS,
     "sae/": DICTIONARY,
     # What the reading of dictionaries needs is loaded with the features' package, neurons or not.
-    "sae/__init__.py": DICTIONARY | NEURONS | PROBES,
-    "sae/format.py": DICTIONARY | NEURONS | PROBES,
-    "sae/inference.py": DICTIONARY | NEURONS | PROBES,
-    "sae/sparse.py": DICTIONARY | NEURONS | PROBES,
-    "features/": FEATURES | NEURONS | PROBES,
+    "sae/__init__.py": DICTIONARY | NEURONS | PROBES | PREPARED,
+    "sae/format.py": DICTIONARY | NEURONS | PROBES | PREPARED,
+    "sae/inference.py": DICTIONARY | NEURONS | PROBES | PREPARED,
+    "sae/sparse.py": DICTIONARY | NEURONS | PROBES | PREPARED,
+    "features/": FEATURES | NEURONS | PROBES | PREPARED,
+    "features/baselines.py": FEATURES | NEURONS | PROBES,
+    "features/cls.py": FEATURES | NEURONS | PROBES,
     "alignment/": ALIGNMENT | PROBES,
     "dictionary_quality/": set(),  # each module below is one rule's own
     "dictionary_quality/__init__.py": {"dictionary_quality", "absorption"} | REPORT,
@@ -448,7 +450,8 @@ def test_another_layer_runs_that_layer_only(plans_of_keys):
     assert jobs.pop("align") == 2  # of the dictionary and of the neurons
     assert jobs.pop("extract") == 2
     assert jobs.pop("score_units") == 2  # of <cls>, and of the features of what is now the last layer
-    several = {"align", "extract", "score_units"}
+    assert jobs.pop("crosstalk_section") == 2
+    several = {"align", "extract", "score_units", "crosstalk_section"}
     assert set(jobs) == ACTIVATIONS - several - {"steer_towards"} and set(jobs.values()) == {1}
 
 
@@ -510,7 +513,8 @@ def test_another_sample_runs_its_own_jobs_and_what_pools(from_files):
     assert found["nothing"] == {}
     stages = {rule: n for rule, n in found["stages"].items() if rule not in ("cells", "activations")}
     assert stages == {"ingest": 1, "extract": 1}, "the new sample's, and nobody else's"
-    pooled = CELLS - {"ingest", "extract", "recover", "recover_units"}
+    pooled = CELLS - {"ingest", "extract", "recover", "recover_units", "recover_pairs"}
+    pooled -= PREPARED - REPORT  # a screen is simulated where tissue is
     assert isinstance(found["all"], dict), found["all"]
     assert set(found["all"]) == pooled | {"ingest", "extract"}
     assert found["all"]["ingest"] == found["all"]["extract"] == 1

@@ -17,7 +17,7 @@ if config["simulate"]["enabled"]:
     rule simulate:
         input:
             **{role: f"{DEMO_ONTOLOGY}/{file}" for role, file in DEMO_FILES.items()},
-            code=lib("job", "store", "simulate", "ontology"),
+            code=lib("job", "store", "simulate.model", "ontology"),
         output:
             counts=simulated_files("counts"),
             metadata=simulated_files("metadata"),
