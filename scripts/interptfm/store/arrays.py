@@ -78,10 +78,11 @@ def write_array(
     data: np.ndarray,
     chunks: tuple[int, ...] | None = None,
     attributes: dict[str, Any] | None = None,
+    compressors: Any = "auto",
 ) -> None:
-    """Write one array, zstd-compressed, chunk after chunk so that the entries keep one order.
+    """Write one array, chunk after chunk so that the entries keep one order.
 
-    ``chunks`` defaults to whole rows of about 8 MiB.
+    ``chunks`` defaults to whole rows of about 8 MiB, ``compressors`` to zstd.
     """
     import numpy as np
 
@@ -91,8 +92,9 @@ def write_array(
         chunks = (max(1, min(data.shape[0], ROW_BYTES // row)), *data.shape[1:]) if data.ndim else ()
     chunks = tuple(max(1, size) for size in chunks)
     array = group.create_array(
-        name, shape=data.shape, dtype=data.dtype, chunks=chunks, attributes=attributes, fill_value=0
-    )
+        name, shape=data.shape, dtype=data.dtype, chunks=chunks, attributes=attributes, fill_value=0,
+        compressors=compressors,
+    )  # fmt: skip
     if data.size == 0:
         return
     step = chunks[0] if chunks else 1
@@ -107,11 +109,16 @@ def write_csr(
     group: zarr.Group, name: str, matrix: csr_matrix, attributes: dict[str, Any] | None = None
 ) -> None:
     """Write a CSR matrix as the subgroup ``name`` with ``data``, ``indices``, ``indptr`` and its shape."""
+    from zarr.codecs import BloscCodec
+
     matrix = matrix.tocsr()
     matrix.sort_indices()
     part = group.create_group(name, attributes={**(attributes or {}), "shape": list(matrix.shape)})
-    for key in ("data", "indices", "indptr"):
-        write_array(part, key, getattr(matrix, key))
+    # Indices rise within a row: shuffled by byte, they take two thirds of the space.
+    shuffled = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle", typesize=matrix.indices.itemsize)
+    write_array(part, "data", matrix.data)
+    write_array(part, "indices", matrix.indices, compressors=shuffled)
+    write_array(part, "indptr", matrix.indptr)
 
 
 def read_csr(group: zarr.Group, name: str) -> csr_matrix:
