@@ -584,6 +584,35 @@ def crosstalk_graphs(wildcards):
     return {"graph": [squidpy_graph(sample) for sample in SAMPLES]} if given else {}
 
 
+def evidence_arm(layer):
+    """Return the arm that the chain of evidence is compared with; empty without one that has the layer.
+
+    Same cells, same terms, another model: what differs in them would differ in the chain, too.
+    """
+    name = config["evidence"]["untrained_arm"]
+    if not config["arms"].get(name) or not {"cells", "concepts"}.isdisjoint(OWN[name]):
+        return ""
+    trained = "dictionaries" in OWN[name] and HEADLINE in gene_dictionaries(name)
+    return name if trained and layer in representation_layers(name, HEADLINE) else ""
+
+
+def evidence_inputs(wildcards):
+    """Input function: alignment and features at the chosen layer, of the main arm and of the untrained."""
+    layer = chosen_layer()
+    place = f"{HEADLINE}/layer_{layer}"
+    found = {"firing": f"{RUN}/features/{place}/firing.zarr.zip"}
+    arm = evidence_arm(layer)
+    for prefix, name in [("", ""), *([("untrained_", arm)] if arm else [])]:
+        folder = {stage: arm_folder(name, stage) for stage in ("alignment", "features", "dictionaries")}
+        found[f"{prefix}features"] = f"{folder['features']}/features/{place}/cells.zarr.zip"
+        for table in ("concepts.parquet", "interpretable.parquet", "summary.json"):
+            found[prefix + table.split(".")[0]] = f"{folder['alignment']}/alignment/{place}/{table}"
+        if further_seeds(name, HEADLINE):
+            stable = f"{folder['dictionaries']}/dictionaries/{place}/stability.parquet"
+            found[f"{prefix}stability"] = stable
+    return found
+
+
 def probed_layers():
     """Return (arm, layer) of all probes: every layer of the main arm and of the arms that ``probes`` names."""
     names = ["", *(name for name in config["probes"]["arms"] if config["arms"].get(name))]

@@ -134,6 +134,7 @@ REPORT_INPUT = {
     "steering": list(STEERING_FILES.values()),
     "towards": list(TOWARDS_FILES.values()),
     "steering_recovery": list(STEERING_RECOVERY.values()),
+    "evidence": list(EVIDENCE_FILES.values()),
     "code": lib("job", "store", "report"),
 }
 REPORT_PARAMS = {
@@ -156,6 +157,7 @@ REPORT_PARAMS = {
     "steering": list(STEERING_FILES),
     "towards": list(TOWARDS_FILES),
     "steering_recovery": list(STEERING_RECOVERY),
+    "evidence": list(EVIDENCE_FILES),
 }
 
 
