@@ -11,7 +11,7 @@ def later(given, params):
     def named(names, key):
         return dict(zip(names, report.listed(given.get(key, [])), strict=True))
 
-    found = dict.fromkeys(("microenvironments", "activity", "crosstalk", "probing", "steering"))
+    found = dict.fromkeys(("microenvironments", "activity", "crosstalk", "probing", "steering", "evidence"))
     if given.get("tis"):
         found["microenvironments"] = report.read_microenvironments(
             params.tis,
@@ -38,6 +38,8 @@ def later(given, params):
             named(params.towards, "towards"),
             named(params.steering_recovery, "steering_recovery"),
         )
+    if given.get("evidence"):
+        found["evidence"] = named(params.evidence, "evidence")
     return found
 
 

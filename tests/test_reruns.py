@@ -21,13 +21,14 @@ REPORT = {"write_report", "record_provenance"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
 PAIRS = {"recover_pairs"} | REPORT
-CROSSTALK = {"crosstalk_section", "combine_crosstalk"} | PAIRS
+EVIDENCE = {"collect_evidence"} | REPORT
+CROSSTALK = {"crosstalk_section", "combine_crosstalk"} | PAIRS | EVIDENCE
 ACTIVITY = {"score_activity"} | CROSSTALK
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
 STEERING = {"steer", "map_steered", "recover_steering"} | REPORT
 PREPARED = {"prepare_screen"} | STEERING
-TOWARDS = {"steer_towards"} | REPORT
+TOWARDS = {"steer_towards"} | EVIDENCE
 SCREEN = {"simulate_screen"} | PREPARED
 ALIGNMENT = {"align", "absorption"} | CHOICE | STEERING
 READING = {"read_features"} | REPORT
@@ -50,8 +51,8 @@ TISSUE = {"simulate"} | CELLS
 SIMULATION = TISSUE | SCREEN
 MAIN_ARM_ONLY = {"choose_layer", "dictionary_quality", "absorption", "score_activity", "compare_directions"}
 MAIN_ARM_ONLY |= {"steer_towards"}
-UNTRAINED = MODEL - {"encode_neurons", "aggregate"} - MAIN_ARM_ONLY
-ARM = UNTRAINED - (TIS - REPORT) - {"fit_probes"} - (STEERING - REPORT)
+UNTRAINED = MODEL - {"encode_neurons"} - MAIN_ARM_ONLY
+ARM = UNTRAINED - (TIS - REPORT) - {"fit_probes", "aggregate"} - (STEERING - REPORT)
 
 # Key -> another value than in tests/tiny.yaml, and the rules that it touches.
 CHANGES: dict[str, tuple[object, set[str]]] = {
@@ -256,7 +257,22 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "steering.screen.cells": (30, SCREEN),
     "steering.screen.controls": (90, SCREEN),
     "steering.screen.types": (["tumour"], SCREEN),
-    # A control arm reruns its own tree, which has no neurons, cell aggregates, quality, or choice of a layer.
+    "evidence.untrained_arm": (None, EVIDENCE),
+    "evidence.permutations": (30, EVIDENCE),
+    "evidence.max_q": (0.1, EVIDENCE),
+    "evidence.aggregate": ("max", EVIDENCE),
+    "evidence.compartment.by": ("called", EVIDENCE),
+    "evidence.compartment.min_effect": (0.3, EVIDENCE),
+    "evidence.channel.levels": (["concept pair"], EVIDENCE),
+    "evidence.stain.min_r": (0.2, EVIDENCE),
+    "evidence.steering.min_effect": (0.5, EVIDENCE),
+    "evidence.grades.strong.required": (["channel"], EVIDENCE),
+    "evidence.grades.strong.at_least": (4, EVIDENCE),
+    "evidence.grades.moderate.required": (["compartment"], EVIDENCE),
+    "evidence.grades.moderate.at_least": (1, EVIDENCE),
+    "evidence.bootstrap": (30, EVIDENCE),
+    # A control arm reruns its own tree, which has no neurons, quality, or choice of a layer; cell aggregates
+    # only where the chain of evidence is compared with it.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
     "arms.genes_a.cells.genes": ("half_b", {"build_model", "extract"} | TIS),
     "arms.svd_only": ({"model": {"init": "svd_only"}}, ARM),
@@ -323,6 +339,7 @@ EDITS: dict[str, set[str]] = {
     "steering_recovery.py": {"recover_steering"} | REPORT,
     "probes/": PROBES | SPARSE,
     "crosstalk/": CROSSTALK,
+    "evidence/": EVIDENCE,
     "pair_recovery.py": PAIRS,
     "regions/": REGIONS,
     "unit_recovery.py": UNIT_RECOVERY,

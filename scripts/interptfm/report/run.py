@@ -69,6 +69,7 @@ class Run:
     crosstalk: Crosstalk | None = None
     probing: Probing | None = None
     steering: Steering | None = None
+    evidence: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -151,6 +152,7 @@ def read(
     crosstalk: Crosstalk | None = None,
     probing: Probing | None = None,
     steering: Steering | None = None,
+    evidence: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -180,6 +182,8 @@ def read(
         Tables of the activity of concepts, and its ``summary``, by name.
     microenvironments, crosstalk, probing, steering
         What later stages left, read already.
+    evidence
+        Tables of the chain of evidence, and its ``summary``, by name.
 
     Raises
     ------
@@ -234,6 +238,7 @@ def read(
         crosstalk=crosstalk,
         probing=probing,
         steering=steering,
+        evidence=_reading(evidence) if evidence else None,
         provenance=dict(provenance or {}),
     )
 

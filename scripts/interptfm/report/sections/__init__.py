@@ -14,6 +14,7 @@ from interptfm.report.sections.alignment import alignment
 from interptfm.report.sections.common import model_kind
 from interptfm.report.sections.crosstalk import crosstalk
 from interptfm.report.sections.dictionary_quality import dictionary_quality
+from interptfm.report.sections.evidence import evidence
 from interptfm.report.sections.microenvironments import interpretability, microenvironments
 from interptfm.report.sections.overview import overview
 from interptfm.report.sections.probes import probes
@@ -39,6 +40,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     crosstalk,
     probes,
     steering,
+    evidence,
 )
 
 
