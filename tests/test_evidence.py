@@ -286,7 +286,7 @@ def test_worlds_are_averaged_with_their_range():
 
 
 def world(planted: bool, seed=3):
-    """Firing counts and cells of 12 features; planted: 4 of them are a term each, in TME, and follow a stain."""
+    """Counts and cells of 12 features; planted: 4 are a term each, active in TME, and follow a stain."""
     rng, blocks, where, types = tissue(1200, seed=seed)
     n_genes, n_features, n_terms = 120, 12, 24
     members = np.zeros((n_terms, n_genes), bool)
@@ -433,8 +433,13 @@ def test_too_few_worlds_are_one_sentence(planted):
 
 def test_exchanged_terms_keep_features_and_what_is_aligned():
     rows = pd.DataFrame(
-        {"feature": range(6), "term_id": list("abcdef"), "name": list("ABCDEF"), "aligned": [True] * 4 + [False] * 2}
-    )  # fmt: skip
+        {
+            "feature": range(6),
+            "term_id": list("abcdef"),
+            "name": list("ABCDEF"),
+            "aligned": [True] * 4 + [False] * 2,
+        }
+    )
     drawn = permuted.exchanged(rows, 30, np.random.default_rng(0))
     for each in drawn:
         assert each["feature"].tolist() == list(range(6))
