@@ -407,6 +407,16 @@ def test_a_run_with_nothing_but_alignment_has_exploratory_rows_only(planted):
         "stain": "not measured", "stability": "not computed", "steering": "not computed",
     }  # fmt: skip
     assert (found.rows["n_missing"] == 5).all()
+    full = analysis.collect(**planted, terms=of_terms(), settings=SETTINGS, alignment=ALIGNMENT, seed=1)
+    assert set(found.rows.columns) == set(full.rows.columns)
+    run = SimpleNamespace(
+        evidence=(
+            {"evidence": found.rows, "funnel": found.funnel}, {"dictionary": "k", "layer": 0} | found.summary
+        ),
+        config={"evidence": SETTINGS},
+    )  # fmt: skip
+    page = render("t", "s", [evidence(run)])
+    assert "not computed: crosstalk is of k8, layer 1" in page
 
 
 def test_only_stable_features_are_interpretable_in_a_world_where_seeds_are_compared(planted):

@@ -10,8 +10,17 @@ import numpy as np
 import pandas as pd
 
 from interptfm.evidence import EXPLORATORY, GRADES, LINKS, NOT_TESTED, SUPPORTED
-from interptfm.evidence.term_links import require
+from interptfm.evidence.feature_links import COMPARTMENT_COLUMNS, STAIN_COLUMNS
+from interptfm.evidence.term_links import EDGE_COLUMNS, STEERING_COLUMNS, require
 
+# What each link measures, beside its status.
+COLUMNS = {
+    "compartment": COMPARTMENT_COLUMNS[:-1],
+    "channel": ("channel", *(f"{end}{name}" for end in ("", "own_", "shared_") for name in EDGE_COLUMNS)),
+    "stain": STAIN_COLUMNS[:-1],
+    "stability": (),
+    "steering": STEERING_COLUMNS[1:],
+}
 KEYS = {"compartment": "feature", "stain": "feature", "stability": "feature"}
 CANDIDATE_COLUMNS = ("term_id", "name", "feature", "f1", "lo", "hi", "lift", "q")
 
@@ -78,7 +87,7 @@ def attach(
     Returns
     -------
     ``rows`` with ``<link>_status`` and the other columns of the tables as ``<link>_<column>`` (``<link>`` for
-    the column of that name). What a table does not have is not tested.
+    the column of that name), NaN where there is no table. What a table does not have is not tested.
     """
     result = rows.reset_index(drop=True)
     for link in LINKS:
@@ -86,11 +95,18 @@ def attach(
             table = tables[link]
             found = table.reindex(result[KEYS.get(link, "term_id")]).reset_index(drop=True)
             found["status"] = found["status"].fillna(NOT_TESTED)
-            found = found.add_prefix(f"{link}_").rename(columns={f"{link}_{link}": link})
+            found.columns = [renamed(link, name) for name in found]
             result = pd.concat([result, found], axis=1)
         else:
+            # The same columns whatever ran, so that whoever reads the table finds them.
+            result[[renamed(link, name) for name in COLUMNS[link]]] = np.nan
             result[f"{link}_status"] = missing[link]
     return result
+
+
+def renamed(link: str, column: str) -> str:
+    """Return what a column of a link's table is called in the chain."""
+    return link if column == link else f"{link}_{column}"
 
 
 def supported(rows: pd.DataFrame, link: str) -> np.ndarray:

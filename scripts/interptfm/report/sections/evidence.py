@@ -154,6 +154,4 @@ def _in_words(rows: pd.DataFrame) -> pd.DataFrame:
             size = number(float(row[effect]))
             texts.append(f"{row[label]} {size}" if label else size)
         found[f"{link}_text"] = texts
-        if f"{link}_q" not in found:
-            found[f"{link}_q"] = float("nan")
     return found
