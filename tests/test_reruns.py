@@ -271,6 +271,12 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "evidence.grades.moderate.required": (["compartment"], EVIDENCE),
     "evidence.grades.moderate.at_least": (1, EVIDENCE),
     "evidence.bootstrap": (30, EVIDENCE),
+    # No part of `all`, and no part of what the report shows.
+    "annotate.path": ("tests/tiny.yaml", set()),  # any file: the plan does not read it
+    "annotate.name": ("mine", set()),
+    "annotate.counts": ("umi", set()),
+    "annotate.symbols": ("symbol", set()),
+    "annotate.group": ("cell_type", set()),
     # A control arm reruns its own tree, which has no neurons, quality, or choice of a layer; cell aggregates
     # only where the chain of evidence is compared with it.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
@@ -327,6 +333,7 @@ EDITS: dict[str, set[str]] = {
     "tis/judges.py": TIS | ACTIVITY,
     "tis/units.py": TIS | ACTIVITY | TOWARDS,
     "activity/": ACTIVITY,
+    "annotate/": set(),  # another target's
     "steering/": STEERING | TOWARDS,
     "steering/settings.py": set(),
     "steering/mapping.py": {"map_steered"} | REPORT,

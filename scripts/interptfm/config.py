@@ -35,7 +35,8 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # What an arm cannot change.
 MAIN_ONLY = (
     *("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"),
-    *("baselines", "reading", "tis", "regions", "activity", "crosstalk", "probes", "steering", "evidence"),
+    *("baselines", "reading", "tis", "regions", "activity", "crosstalk", "probes", "steering"),
+    *("evidence", "annotate"),
 )
 
 # Representations other than dictionaries and raw neurons: of activations, and of genes alone.

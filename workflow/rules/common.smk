@@ -16,6 +16,7 @@ from interptfm import config as settings
 from interptfm import dependencies
 from interptfm import fetch as downloads
 from interptfm import job, passes, spaces
+from interptfm.annotate import settings as annotate_settings
 from interptfm.errors import InputError
 from interptfm.steering import settings as steering_settings
 
@@ -706,6 +707,31 @@ def steering_params(*keys, tokens=("mode", "max_length", "batch_tokens")):
     main = ARMS[""]
     chosen = {key: main["steering"][key] for key in keys}
     return {**chosen, **{key: main["activations"][key] for key in tokens}}
+
+
+def finished_run(wildcards):
+    """Params function: the files of the run that cells are annotated with; none of them is ever made for it."""
+    main = ARMS[""]
+    given = settings.checkpoint_files(main) if main["model"]["init"] == "trained" else []
+    # As extraction reads it: a checkpoint where it lies (model_file).
+    here = given if main["cells"]["genes"] == "all" else []
+    model = here or [f"{RUN}/model/{name}" for name in MODEL_FILES]
+    try:
+        return annotate_settings.run_files(main, RUN, model)
+    except InputError as error:
+        sys.exit(f"interpTFM: {error}")
+
+
+def annotation_memory(wildcards, input, attempt):
+    """Resource function: the cells to annotate, and those of the run, on whose scale they are scored."""
+    cells = [input.cells, *finished_run(wildcards)["cells"]]
+    return int((2500 + 60 * megabytes(cells)) * 1.5 ** (attempt - 1))
+
+
+def annotated_files(wildcards):
+    """Input function: what target annotate makes, once the run is found complete."""
+    finished_run(wildcards)
+    return list(ANNOTATED.values())
 
 
 def record_passes():

@@ -141,7 +141,9 @@ REPORT_PARAMS = {
     "run": config["run"],
     # Where and how a run happens is no part of its results.
     "config": {
-        key: value for key, value in ARMS[""].items() if key not in ("environments", "fetch", "extras")
+        key: value
+        for key, value in ARMS[""].items()
+        if key not in ("environments", "fetch", "extras", "annotate")
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,

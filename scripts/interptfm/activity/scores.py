@@ -14,7 +14,24 @@ def feature_scores(codes: sparse.spmatrix, weights: sparse.spmatrix) -> np.ndarr
     return np.asarray((sparse.csr_matrix(codes, dtype=np.float64) @ weights).todense())
 
 
-def gene_scores(logged: sparse.spmatrix, membership: sparse.spmatrix) -> np.ndarray:
+def gene_scaling(logged: sparse.spmatrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each gene, float64 (genes,), over log-normalised cells × genes.
+
+    The deviation of a gene that is the same in all cells is 0.
+    """
+    logged = sparse.csr_matrix(logged, dtype=np.float64)
+    mean = np.asarray(logged.mean(axis=0)).ravel()
+    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-300)
+    return mean, np.where(varies, deviation, 0.0)
+
+
+def gene_scores(
+    logged: sparse.spmatrix,
+    membership: sparse.spmatrix,
+    scaling: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
     """Return the mean z-score of a concept's genes, float64 (cells × concepts).
 
     Parameters
@@ -23,15 +40,16 @@ def gene_scores(logged: sparse.spmatrix, membership: sparse.spmatrix) -> np.ndar
         (cells × genes) log-normalised counts, of all samples together.
     membership
         (genes × concepts) bool, genes in the same order.
+    scaling
+        What :func:`gene_scaling` found in other cells, to score these on the scale of those; None takes
+        the cells given.
 
-    Genes that are the same in all cells have no z-score and are left out of the mean; a concept without any
-    other is NaN throughout. The cells that z-scores are taken over are those given.
+    Genes with deviation 0 have no z-score and are left out of the mean; a concept without any other is NaN
+    throughout.
     """
     logged = sparse.csr_matrix(logged, dtype=np.float64)
-    mean = np.asarray(logged.mean(axis=0)).ravel()
-    square = np.asarray(logged.multiply(logged).mean(axis=0)).ravel()
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    varies = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-300)
+    mean, deviation = gene_scaling(logged) if scaling is None else scaling
+    varies = deviation > 0
     members = sparse.csc_matrix(membership, dtype=np.float64)
     share = sparse.diags(np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)) @ members
     n = np.asarray(members.T @ varies.astype(float)).ravel()

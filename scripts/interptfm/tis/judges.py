@@ -22,10 +22,11 @@ MAX_Z = 10.0
 """Bound of a standardised expression value, so that one rare transcript does not decide a similarity."""
 
 
-def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+def log_normalise(counts: sparse.csr_matrix, target: float | None = None) -> sparse.csr_matrix:
     """Return log(1 + count · median depth / depth), CSR float32 (cells × genes); empty cells stay empty.
 
     The depth of a cell is its sum over the genes given: a judge of half the genes normalises by these.
+    ``target`` takes the place of the median depth, for cells on the scale of others.
     """
     counts = sparse.csr_matrix(counts, dtype=np.float32, copy=True)
     depth = np.asarray(counts.sum(axis=1), np.float64).ravel()
@@ -33,7 +34,8 @@ def log_normalise(counts: sparse.csr_matrix) -> sparse.csr_matrix:
         raise InputError(
             "judge: found no counts in the genes it sees, expected some; do the gene names match?"
         )
-    factor = np.divide(np.median(depth[depth > 0]), depth, out=np.zeros_like(depth), where=depth > 0)
+    target = np.median(depth[depth > 0]) if target is None else target
+    factor = np.divide(target, depth, out=np.zeros_like(depth), where=depth > 0)
     counts.data = np.log1p(counts.data * np.repeat(factor, np.diff(counts.indptr)).astype(np.float32))
     return counts
 
