@@ -334,6 +334,7 @@ EDITS: dict[str, set[str]] = {
     "tis/units.py": TIS | ACTIVITY | TOWARDS,
     "activity/": ACTIVITY,
     "annotate/": set(),  # another target's
+    "export/": set(),
     "steering/": STEERING | TOWARDS,
     "steering/settings.py": set(),
     "steering/mapping.py": {"map_steered"} | REPORT,
