@@ -75,7 +75,12 @@ if QUERY_FILE:
             cells=ANNOTATED["cells"],
             code=lib("job", "store", "report", "annotate.page"),
         output:
-            report=ANNOTATED["report"],
+            report=report(
+                ANNOTATED["report"],
+                caption="../report/annotate.rst",
+                category="Annotated cells",
+                labels={"cells": QUERY},
+            ),
         log:
             f"{RUN}/logs/annotate_report/{QUERY}.log",
         benchmark:

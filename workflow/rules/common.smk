@@ -233,6 +233,17 @@ def layered(pattern, name="", dictionaries=None):
     ]
 
 
+def shown(files, category, **captions):
+    """Return outputs by role, those with a caption marked for ``snakemake --report``."""
+    marked = dict(files)
+    for role, caption in captions.items():
+        labels = {"table": Path(files[role]).stem.replace("_", " ")}
+        marked[role] = report(
+            files[role], caption=f"../report/{caption}.rst", category=category, labels=labels
+        )
+    return marked
+
+
 def simulated_files(role):
     return [settings.sample_files(row, SIMULATED, simulated=True)[role] for row in SAMPLES.values()]
 

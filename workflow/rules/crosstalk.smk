@@ -94,7 +94,7 @@ if SIMULATED_RUN:
             regions=REGION_CELLS,
             code=lib("job", "store", "crosstalk", "tis.units", "pair_recovery"),
         output:
-            **PAIR_RECOVERY_FILES,
+            **shown(PAIR_RECOVERY_FILES, "Recovery of what was planted", pairs="pairs"),
         log:
             f"{RUN}/logs/recover_pairs.log",
         benchmark:

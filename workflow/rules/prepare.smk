@@ -52,8 +52,18 @@ rule ingest:
         code=lib("job", "store", "cosmx", "blocks", "qc"),
     output:
         cells=f"{RUN}/{{arm}}cells/{{sample}}.h5ad",
-        qc=f"{RUN}/{{arm}}cells/{{sample}}.qc.tsv",
-        figure=report(f"{RUN}/{{arm}}cells/{{sample}}.qc.svg", caption="../report/qc.rst", category="Cells"),
+        qc=report(
+            f"{RUN}/{{arm}}cells/{{sample}}.qc.tsv",
+            caption="../report/qc_table.rst",
+            category="Cells",
+            labels={"section": "{sample}", "shows": "counts of cells"},
+        ),
+        figure=report(
+            f"{RUN}/{{arm}}cells/{{sample}}.qc.svg",
+            caption="../report/qc.rst",
+            category="Cells",
+            labels={"section": "{sample}", "shows": "figure"},
+        ),
     log:
         f"{RUN}/{{arm}}logs/ingest/{{sample}}.log",
     benchmark:

@@ -103,7 +103,12 @@ rule absorption:
         genes=f"{RUN}/concepts/genes.tsv",
         code=lib("job", "store", "features", "alignment", "dictionary_quality.absorption"),
     output:
-        pairs=f"{RUN}/absorption/{{dictionary}}/layer_{{layer}}.tsv",
+        pairs=report(
+            f"{RUN}/absorption/{{dictionary}}/layer_{{layer}}.tsv",
+            caption="../report/absorption.rst",
+            category="Dictionaries",
+            labels={"table": "absorption", "dictionary": "{dictionary}", "layer": "{layer}"},
+        ),
     log:
         f"{RUN}/logs/absorption/{{dictionary}}_{{layer}}.log",
     benchmark:

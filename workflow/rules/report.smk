@@ -34,7 +34,11 @@ if SIMULATED_RUN:
             choice=f"{RUN}/alignment/chosen_layer.json",
             code=lib("job", "store", "recovery", "stats", "headline"),
         output:
-            **{role: f"{RUN}/recovery/{name}" for role, name in RECOVERY_NAMES.items()},
+            **shown(
+                {role: f"{RUN}/recovery/{name}" for role, name in RECOVERY_NAMES.items()},
+                "Recovery of what was planted",
+                comparisons="comparisons",
+            ),
         log:
             f"{RUN}/logs/recover.log",
         benchmark:
@@ -167,8 +171,20 @@ rule write_report:
     input:
         **REPORT_INPUT,
     output:
-        report=f"{RUN}/report.html",
-        figures=directory(f"{RUN}/figures"),
+        report=report(
+            f"{RUN}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"shows": "all of it"},
+        ),
+        figures=report(
+            directory(f"{RUN}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Report",
+            subcategory="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         f"{RUN}/logs/write_report.log",
     benchmark:

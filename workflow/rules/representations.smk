@@ -95,7 +95,12 @@ rule compare_representations:
         arms=arm_summaries(),
         code=lib("job", "store", "headline"),
     output:
-        table=f"{RUN}/alignment/headline.tsv",
+        table=report(
+            f"{RUN}/alignment/headline.tsv",
+            caption="../report/headline.rst",
+            category="Concept alignment",
+            labels={"table": "headline"},
+        ),
         summary=f"{RUN}/alignment/summary.json",
     log:
         f"{RUN}/logs/compare_representations.log",

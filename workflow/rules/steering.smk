@@ -191,7 +191,12 @@ if SIMULATED_SCREEN:
             truth_genes=f"{RUN}/truth/program_genes.parquet",
             code=lib("job", "store", "steering_recovery"),
         output:
-            **STEERING_RECOVERY,
+            **shown(
+                STEERING_RECOVERY,
+                "Recovery of what was planted",
+                regulators="steering_regulators",
+                claims="steering_claims",
+            ),
         log:
             f"{RUN}/logs/recover_steering.log",
         benchmark:

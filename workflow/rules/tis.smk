@@ -122,7 +122,12 @@ if SIMULATED_RUN:
             cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
             code=lib("job", "store", "tis", "unit_recovery"),
         output:
-            **UNIT_RECOVERY_FILES,
+            **shown(
+                UNIT_RECOVERY_FILES,
+                "Recovery of what was planted",
+                programs="unit_programs",
+                claims="unit_claims",
+            ),
         log:
             f"{RUN}/logs/recover_units.log",
         benchmark:
