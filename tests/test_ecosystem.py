@@ -1,4 +1,4 @@
-"""Results in other tools: squidpy draws activity, spatialdata reads the export back, bad input is a sentence."""
+"""Results in other tools: squidpy draws activity, spatialdata reads the export back."""
 
 from __future__ import annotations
 

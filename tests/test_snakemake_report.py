@@ -1,4 +1,4 @@
-"""``snakemake --report``: the main tables and figures with captions and categories, in a file that needs no network."""
+"""``snakemake --report``: the main tables and figures, with captions and categories."""
 
 from __future__ import annotations
 
