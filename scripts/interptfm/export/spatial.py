@@ -63,9 +63,9 @@ def section(cells: AnnData, activity: AnnData, regions: pd.DataFrame | None) -> 
 
     Returns
     -------
-    Shapes ``cells``: circles (radius as :func:`radii`) in the coordinate system ``global``, in µm, indexed
-    by the cells' names. Tables ``counts`` and ``activity``: the two files, tied to the circles by the obs columns
-    ``shapes`` and ``cell``.
+    Shapes ``cells``: circles (radius as :func:`radii`) in the coordinate system ``global``, in µm,
+    indexed by the cells' names. Tables ``counts`` and ``activity``: the two files, tied to the circles
+    by the obs columns ``shapes`` and ``cell``.
 
     Raises
     ------
