@@ -15,7 +15,7 @@ def main(snakemake):
         name, layer, top = params.representation, int(params.layer), int(params.top_tokens)
         origin = job.provenance(snakemake, top_tokens=top, representation=name, layer=layer)
         genes, samples = features.samples_of(store.read_h5ad(path) for path in given.cells)
-        cells, top_tokens = features.aggregate(
+        cells, top_tokens, histogram = features.aggregate(
             list(given.activations),
             samples,
             genes,
@@ -27,6 +27,8 @@ def main(snakemake):
         attributes = {"representation": name, "layer": layer, "provenance": origin}
         features.write_cells(snakemake.output.cells, cells, attributes)
         store.write_table(snakemake.output.top_tokens, top_tokens, provenance=origin)
+        with store.atomic(snakemake.output.histogram) as path:
+            np.save(path, histogram)
 
 
 if "snakemake" in globals():

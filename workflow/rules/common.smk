@@ -713,6 +713,45 @@ def steering_inputs(wildcards):
     return found
 
 
+def atlas_spaces():
+    """Return one entry per dictionary of gene tokens and layer of the main arm, with the paths of its tables."""
+    entries, main = [], ARMS[""]
+    units = [entry for entry in main["tis"]["units"] if entry["source"] == "features"]
+    steered = steering_settings.dictionary(main) if STEERING_FILES else None
+    for name in gene_dictionaries(""):
+        for layer in representation_layers("", name):
+            place = f"{name}/layer_{layer}"
+            scored = [
+                f"{RUN}/tis/{entry['name']}/layer_{layer}/units.parquet"
+                for entry in units
+                if spaces.unit_dictionary(main, entry)["name"] == name
+                and layer in spaces.unit_layers(main, entry)
+            ]
+            alignment = ("features", "interpretable", "pairs")
+            entries.append(
+                {
+                    "dictionary": name,
+                    "layer": layer,
+                    "clamped": steered == name and layer == STEERED_LAYER,
+                    **{role: f"{RUN}/alignment/{place}/{role}.parquet" for role in alignment},
+                    "firing": f"{RUN}/features/{place}/firing.zarr.zip",
+                    "max": f"{RUN}/features/{place}/max.npy",
+                    "histogram": f"{RUN}/features/{place}/histogram.npy",
+                    "top_tokens": f"{RUN}/features/{place}/top_tokens.parquet",
+                    "aggregates": f"{RUN}/features/{place}/cells.zarr.zip",
+                    "weights": f"{RUN}/dictionaries/{place}/sae_weights.safetensors",
+                    "tis": scored[0] if scored else "",
+                }
+            )
+    return entries
+
+
+def atlas_steering():
+    """Return effects and summary of steering, where a feature of the atlas may have been clamped."""
+    clamped = any(space["clamped"] for space in ATLAS_SPACES)
+    return [STEERING_FILES["effects"], STEERING_FILES["summary"]] if clamped else []
+
+
 def steering_params(*keys, tokens=("mode", "max_length", "batch_tokens")):
     """Return the settings of steering with these keys, and those of the tokeniser."""
     main = ARMS[""]

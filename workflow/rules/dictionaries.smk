@@ -80,6 +80,7 @@ rule aggregate:
     output:
         cells=f"{FEATURES_FOLDER}/cells.zarr.zip",
         top_tokens=f"{FEATURES_FOLDER}/top_tokens.parquet",
+        histogram=f"{FEATURES_FOLDER}/histogram.npy",
     log:
         f"{RUN}/{{arm}}logs/aggregate/{{dictionary}}_{{layer}}.log",
     benchmark:

@@ -15,7 +15,15 @@ import numpy as np
 
 from interptfm import job
 from interptfm.errors import InputError
-from interptfm.features.cells import CellAggregator, Cells, TopTokens, read_cells, write_cells
+from interptfm.features.cells import (
+    HISTOGRAM_BINS,
+    CellAggregator,
+    Cells,
+    Histogram,
+    TopTokens,
+    read_cells,
+    write_cells,
+)
 from interptfm.features.firing import (
     THRESHOLDS,
     CodeHistogram,
@@ -50,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GUARD",
+    "HISTOGRAM_BINS",
     "NEURONS",
     "SPLITS",
     "THRESHOLDS",
@@ -167,8 +176,11 @@ def aggregate(
     maximum: np.ndarray,
     top_tokens: int = 20,
     block_tokens: int = BLOCK_TOKENS,
-) -> tuple[Cells, pd.DataFrame]:
-    """Encode all tokens once more, for the aggregates of every cell and the top tokens of every feature.
+) -> tuple[Cells, pd.DataFrame, np.ndarray]:
+    """Encode all tokens once more, for what features do in every cell and for their strongest tokens.
+
+    Returns the aggregates of cells, the top tokens of every feature, and the histogram of its codes, int64
+    (features × ``HISTOGRAM_BINS``).
 
     Parameters
     ----------
@@ -192,9 +204,11 @@ def aggregate(
             f"expected the dictionary's {dictionary.n_features}"
         )
     aggregates, top = CellAggregator(maximum), TopTokens(dictionary.n_features, top_tokens)
+    histogram = Histogram(maximum)
     every = blocks(paths, samples, layer, block_tokens)
     for block in job.progress(every, f"layer {layer}: cells, blocks"):
         codes = dictionary.encode(block.x)
         aggregates.add(block, codes)
         top.add(block, codes)
-    return aggregates.result(), top.result(samples, genes)
+        histogram.add(block, codes)
+    return aggregates.result(), top.result(samples, genes), histogram.counts

@@ -1,4 +1,4 @@
-"""What features do in single cells: aggregates over a cell's tokens, and the strongest tokens."""
+"""What features do in single cells: aggregates over a cell's tokens, the strongest tokens, all codes' histogram."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 AGGREGATES = ("mean", "max", "fraction")
 # Candidates for the top tokens wait until there are this many, so that sorting is rare.
 PENDING_CODES = 200_000
+HISTOGRAM_BINS = 40
 
 
 @dataclass
@@ -88,6 +89,27 @@ class CellAggregator:
         if (np.diff(order) != 1).any():
             matrices = {name: matrix[order] for name, matrix in matrices.items()}
         return Cells(**matrices, sample=sample[order], cell=cell[order])
+
+
+class Histogram:
+    """Counts each feature's positive codes in ``HISTOGRAM_BINS`` even bins of (0, training maximum].
+
+    Guard tokens are left out, as they are where firing is counted. Codes above the maximum, which held-out
+    tokens may have, are in the last bin.
+    """
+
+    def __init__(self, maximum: np.ndarray) -> None:
+        self.scale = np.divide(1, maximum, out=np.zeros(len(maximum)), where=maximum > 0)
+        self.counts = np.zeros((len(maximum), HISTOGRAM_BINS), np.int64)
+
+    def add(self, block: Block, codes: csr_matrix) -> None:
+        """Count all tokens of a block."""
+        scored = np.repeat(block.split >= 0, np.diff(codes.indptr))
+        kept = scored & (codes.data > 0) & (self.scale[codes.indices] > 0)
+        feature = codes.indices[kept].astype(np.int64)
+        place = np.ceil(codes.data[kept] * self.scale[feature] * HISTOGRAM_BINS).astype(np.int64) - 1
+        index = feature * HISTOGRAM_BINS + np.clip(place, 0, HISTOGRAM_BINS - 1)
+        self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
 
 
 class TopTokens:

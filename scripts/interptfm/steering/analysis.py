@@ -173,6 +173,7 @@ def analyse(
     methods = {NAMES[position]: runner.add(runner.direction, position, NAMES[position]) for position in NAMES}
     by_layer = {layer: evidence.concepts(layer, _judged(of_target, judge))[0] for layer in evidence.layers}
     methods[PUBLISHED] = runner.published(by_layer, PUBLISHED)
+    chosen: dict[str, int] = {}
     if dictionary is not None and features:
         chosen = {t: f for t, f in features.items() if t in concepts}
         methods[CLAMP] = runner.clamped(dictionary, chosen, plan.layer)
@@ -223,6 +224,7 @@ def analyse(
         "scale": runner.scale,
         "expression_head": readouts.head(evidence.model.network),
         "verdicts": _counts(genes),
+        "clamped": chosen,
         "not_steered": reasons,
     }
     return Result(
