@@ -727,7 +727,7 @@ def atlas_spaces():
                 if spaces.unit_dictionary(main, entry)["name"] == name
                 and layer in spaces.unit_layers(main, entry)
             ]
-            alignment = ("features", "interpretable", "pairs")
+            alignment = ("interpretable", "pairs")
             entries.append(
                 {
                     "dictionary": name,

@@ -8,12 +8,14 @@
 
   const named = (kind, values) => Object.fromEntries(meta.columns[kind].map((name, i) => [name, values[i]]));
 
+  const style = (head) => (head.number || head.right ? "number" : head.wide ? "wide" : "");
+
   function dataTable(caption, heads, rows, file) {
     const scroll = el("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": caption},
       el("table", {class: "data"},
         el("caption", {}, caption),
-        el("thead", {}, el("tr", {}, heads.map((head) => el("th", {scope: "col", class: head.number ? "number" : "", title: head.help}, head.label)))),
-        el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el("td", {class: heads[i].number ? "number" : ""}, cell instanceof Node ? cell : heads[i].number ? number(cell) : String(cell))))))));
+        el("thead", {}, el("tr", {}, heads.map((head) => el("th", {scope: "col", class: style(head), title: head.help}, head.label)))),
+        el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el("td", {class: style(heads[i])}, cell instanceof Node ? cell : heads[i].number ? number(cell) : String(cell))))))));
     return [scroll, file ? button(file.label, file.name, file.text) : null];
   }
 
@@ -55,19 +57,21 @@
   function pairs(data, name) {
     const columns = meta.columns.pairs;
     const rows = data.pairs.map(([term, passes, ...scores]) => ({term, passes, ...Object.fromEntries(columns.map((column, i) => [column, scores[i]]))}));
-    const heads = [{label: "Term"}, {label: "Id"}, {label: "Genes", number: true}, {label: "Interpretable"}, {label: "F1", number: true}, {label: "95 %"}, {label: "Null", number: true, help: "Mean F1 of permuted terms"},
+    const heads = [{label: "Term", wide: true}, {label: "Id"}, {label: "Genes", number: true}, {label: "Interpretable"}, {label: "F1", number: true}, {label: "95 %", right: true}, {label: "Null", number: true, help: "Mean F1 of permuted terms"},
       {label: "Single gene", number: true, help: "F1 of the best single gene"}, {label: "Lift", number: true}, {label: "q", number: true}, {label: "Precision", number: true}, {label: "Recall", number: true}];
     const cells = rows.map((row) => [Atlas.termName(row.term), meta.terms[row.term][0], meta.terms[row.term][2], row.passes ? "✓ yes" : "no", row.f1, interval(row.lo, row.hi).trim(), row.null_mean, row.f1_single_gene, row.lift, row.q, row.precision, row.recall]);
     const text = () => Atlas.tsv(["term_id", "name", "n_genes", "interpretable", ...columns], rows.map((row) => [meta.terms[row.term][0], meta.terms[row.term][1], meta.terms[row.term][2], row.passes ? "yes" : "no", ...columns.map((column) => row[column])]));
-    if (!rows.length) return panel("Concept pairs", el("p", {}, "This feature is in no pair with a term: it never fires on enough tokens."));
-    return panel("Concept pairs", ...dataTable("Terms that this feature is paired with; chosen on validation cells, scored on test cells. Interpretable pairs pass the run's thresholds.", heads, cells,
+    if (!rows.length) return panel("Concept pairs", el("p", {}, "No term was scored with this feature."));
+    const part = panel("Concept pairs", ...dataTable("Terms that this feature is paired with; chosen on validation cells, scored on test cells. Interpretable pairs pass the run's thresholds.", heads, cells,
       {label: "Pairs as TSV", name: `${name}_pairs.tsv`, text}));
+    part.classList.add("whole");
+    return part;
   }
 
   function genes(data, name) {
     const rows = data.genes.map(([gene, mean, share]) => [meta.genes[gene], mean, percent(share)]);
     return panel("Top genes", ...dataTable("Genes of at least 10 tokens with the largest mean activation, in shares of the feature's maximum, and their share of its summed activation.",
-      [{label: "Gene"}, {label: "Mean", number: true}, {label: "Share", number: true}].map((head, i) => (i === 2 ? {label: head.label} : head)), rows,
+      [{label: "Gene"}, {label: "Mean", number: true}, {label: "Share", right: true}], rows,
       {label: "Genes as TSV", name: `${name}_genes.tsv`, text: () => Atlas.tsv(["gene", "mean", "share"], data.genes.map(([gene, ...rest]) => [meta.genes[gene], ...rest]))}));
   }
 
@@ -106,7 +110,7 @@
     const best = (feature) => Atlas.termsOf(row(feature));
     const rows = data.near.map(([feature, cosine]) => [el("a", {href: Atlas.address(space, feature)}, `L${meta.spaces[space].layer} · ${feature}`), cosine, Atlas.columns.rate[row(feature)], best(feature)]);
     return panel("Nearest features", ...dataTable("Features of the same dictionary with the largest cosine between decoder directions; silent ones left out.",
-      [{label: "Feature"}, {label: "Cosine", number: true}, {label: "Firing rate", number: true}, {label: "Best term"}], rows,
+      [{label: "Feature"}, {label: "Cosine", number: true}, {label: "Firing rate", number: true}, {label: "Best term", wide: true}], rows,
       {label: "Neighbours as TSV", name: `${name}_neighbours.tsv`, text: () => Atlas.tsv(["feature", "cosine", "best_term"], data.near.map(([feature, cosine]) => [feature, cosine, best(feature)]))}));
   }
 
@@ -217,7 +221,7 @@
       facts(space, feature, data),
       button("All of this feature as TSV", `${name}.tsv`, () => everything(space, feature, data)),
       el("div", {class: "panels"},
-        map.part, profiles(data, name), pairs(data, name), tokens(data, name), histogram(space, feature, data, name), genes(data, name), neighbours(space, data, name), steering(space, data, name)));
+        map.part, histogram(space, feature, data, name), profiles(data, name), pairs(data, name), tokens(data, name), genes(data, name), neighbours(space, data, name), steering(space, data, name)));
     document.title = `${title} · ${TITLE}`;
     node.hidden = false;
     await map.show();

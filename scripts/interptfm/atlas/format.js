@@ -36,7 +36,7 @@
   Atlas.svg = (name, attributes = {}, ...children) => {
     const node = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    node.append(...children.flat());
+    node.append(...children.flat(Infinity));
     return node;
   };
 

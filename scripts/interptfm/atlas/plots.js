@@ -93,7 +93,7 @@
   Atlas.legend = (largest) => {
     const boxes = RAMP.map((colour, i) => svg("rect", {x: 44 + i * 18, y: 4, width: 18, height: 12, fill: colour}));
     const ticks = [0, 5, 10, 15].map((level) => svg("text", {x: 44 + level * 18, y: 32, "text-anchor": "middle"}, number((level / RAMP.length) ** 2 * largest)));
-    return svg("svg", {viewBox: "0 0 350 38", class: "legend", role: "img", "aria-label": `Colour scale from 0 to ${number(largest)}, light to dark; grey is none`},
+    return svg("svg", {viewBox: "-8 0 350 38", class: "legend", role: "img", "aria-label": `Colour scale from 0 to ${number(largest)}, light to dark; grey is none`},
       svg("circle", {cx: 12, cy: 10, r: 6, fill: NONE}), svg("text", {x: 12, y: 32, "text-anchor": "middle"}, "none"), boxes, ticks);
   };
 }

@@ -28,17 +28,16 @@ TIS_COLUMNS = ("tis_hard", "lo", "hi", "tis_matched", "tis_heldout_genes", "q", 
 class Space:
     """The tables of one dictionary at one layer.
 
-    ``best`` one row a feature, its best pair on validation blocks with the scores of test blocks; ``pairs``
-    (feature, term_id, …, interpretable); ``tokens`` top tokens; ``maximum`` float32 (features,);
-    ``histogram`` int64 (features × bins) of positive codes; ``n_tokens`` that were counted; ``gene_mean``
-    float32 (panel × features), NaN for genes with few tokens, and ``gene_share`` of the feature's summed
-    activation; ``decoder`` float32 (features × d) of unit length; ``tis`` by feature or None; ``clamped`` by
-    feature (empty where steering clamps none).
+    ``pairs`` (feature, term_id, scores of test blocks, interpretable), of each feature those that pass the
+    run's thresholds first, then by F1 on validation blocks; ``tokens`` top tokens; ``maximum`` float32
+    (features,); ``histogram`` int64 (features × bins) of positive codes; ``n_tokens`` that were counted;
+    ``gene_mean`` float32 (panel × features), NaN for genes with few tokens, and ``gene_share`` of the
+    feature's summed activation; ``decoder`` float32 (features × d) of unit length; ``tis`` by feature or
+    None; ``clamped`` by feature (empty where steering clamps none).
     """
 
     dictionary: str
     layer: int
-    best: pd.DataFrame
     pairs: pd.DataFrame
     tokens: pd.DataFrame
     maximum: np.ndarray
@@ -90,7 +89,7 @@ def read(
     Parameters
     ----------
     paths
-        Of ``features``, ``interpretable`` and ``pairs`` (alignment), ``firing``, ``histogram`` and
+        Of ``interpretable`` and ``pairs`` (alignment), ``firing``, ``histogram`` and
         ``top_tokens`` (features), ``max``, ``weights``, and ``tis`` ("" where no units are scored).
     steering
         ``effects`` and ``summary`` of steering, where features of this dictionary and layer were clamped.
@@ -100,16 +99,14 @@ def read(
     InputError
         If the tables are of different numbers of features.
     """
-    best = store.read_table(paths["features"]).set_index("feature").sort_index()
     maximum, histogram = np.load(paths["max"]), np.load(paths["histogram"])
-    found = {"alignment": len(best), "maxima": len(maximum), "histogram": len(histogram)}
+    found = {"maxima": len(maximum), "histogram": len(histogram)}
     if len(set(found.values())) != 1:
-        raise InputError(f"{paths['features']}: found {found} features, expected one number of features")
+        raise InputError(f"{paths['histogram']}: found {found} features, expected one number of features")
     genes, mean, share, n_tokens = _gene_profiles(paths["firing"])
     return Space(
         dictionary,
         layer,
-        best,
         _pairs(paths["pairs"], paths["interpretable"]),
         store.read_table(paths["top_tokens"]).sort_values(["feature", "rank"]),
         maximum,
@@ -141,7 +138,7 @@ def _gene_profiles(path: str) -> tuple[list[str], np.ndarray, np.ndarray, int]:
 
 def _pairs(pairs: str, interpretable: str) -> pd.DataFrame:
     frame = store.read_table(pairs)
-    frame = frame[frame["feature"].notna()].copy()
+    frame = frame[frame["feature"].notna() & frame["term_id"].notna()].copy()
     frame["feature"] = frame["feature"].astype(int)
     frame["term_id"] = frame["term_id"].astype(str)
     passed = store.read_table(interpretable)
@@ -149,7 +146,8 @@ def _pairs(pairs: str, interpretable: str) -> pd.DataFrame:
     frame["interpretable"] = [
         key in keys for key in zip(frame["feature"], frame["term_id"], strict=True)
     ]  # fmt: skip
-    order = ["feature", "interpretable", "f1", "term_id"]
+    # Not by F1 on test cells, which the first pair of a feature is shown with.
+    order = ["feature", "interpretable", "f1_validation", "term_id"]
     return frame.drop_duplicates(["feature", "term_id"]).sort_values(
         order, ascending=[True, False, False, True]
     )
@@ -171,7 +169,7 @@ def _tis(path: str) -> pd.DataFrame:
 def _clamped(steering: Mapping[str, Any] | None) -> pd.DataFrame:
     """Return the rows of ``steering/effects.parquet`` whose method clamps a feature, with its ``feature``."""
     if steering is None:
-        return pd.DataFrame({"feature": []})
+        return pd.DataFrame({"feature": np.array([], int), "target": np.array([], object)})
     of_target = steering["summary"]["clamped"]
     frame = steering["effects"]
     frame = frame[(frame["method"] == CLAMP) & frame["target"].isin(of_target)]

@@ -56,8 +56,8 @@
   function describeTerms(row) {
     const found = terms[row];
     if (!found.length) return "–";
-    const more = found.length > 1 ? ` +${found.length - 1}` : "";
-    return `${columns.passed[row] > 0 ? "✓ " : ""}${Atlas.termName(found[0])}${more}`;
+    const passed = columns.passed[row];
+    return `${passed > 0 ? "✓ " : ""}${Atlas.termName(found[0])}${passed > 1 ? ` +${passed - 1}` : ""}`;
   }
 
   const state = {sort: "f1", falling: true, sorted: new Uint32Array(0), shown: new Uint32Array(0), active: 0, arrived: 0};

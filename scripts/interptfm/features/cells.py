@@ -1,4 +1,4 @@
-"""What features do in single cells: aggregates over a cell's tokens, the strongest tokens, all codes' histogram."""
+"""What features do in single cells: aggregates over a cell's tokens, the top tokens, histograms of codes."""
 
 from __future__ import annotations
 
