@@ -62,7 +62,7 @@
     const cells = rows.map((row) => [Atlas.termName(row.term), meta.terms[row.term][0], meta.terms[row.term][2], row.passes ? "✓ yes" : "no", row.f1, interval(row.lo, row.hi).trim(), row.null_mean, row.f1_single_gene, row.lift, row.q, row.precision, row.recall]);
     const text = () => Atlas.tsv(["term_id", "name", "n_genes", "interpretable", ...columns], rows.map((row) => [meta.terms[row.term][0], meta.terms[row.term][1], meta.terms[row.term][2], row.passes ? "yes" : "no", ...columns.map((column) => row[column])]));
     if (!rows.length) return panel("Concept pairs", el("p", {}, "No term was scored with this feature."));
-    const part = panel("Concept pairs", ...dataTable("Terms that this feature is paired with; chosen on validation cells, scored on test cells. Interpretable pairs pass the run's thresholds.", heads, cells,
+    const part = panel("Concept pairs", ...dataTable("Terms that this feature is paired with; chosen on validation cells, scored on test cells. Interpretable: the feature is its term's best and the pair passes the run's thresholds.", heads, cells,
       {label: "Pairs as TSV", name: `${name}_pairs.tsv`, text}));
     part.classList.add("whole");
     return part;
@@ -108,9 +108,9 @@
   function neighbours(space, data, name) {
     const row = (feature) => Atlas.rowOf(space, feature);
     const best = (feature) => Atlas.termsOf(row(feature));
-    const rows = data.near.map(([feature, cosine]) => [el("a", {href: Atlas.address(space, feature)}, `L${meta.spaces[space].layer} · ${feature}`), cosine, Atlas.columns.rate[row(feature)], best(feature)]);
+    const rows = data.near.map(([feature, cosine]) => [el("a", {href: Atlas.address(space, feature)}, `L${meta.spaces[space].layer} · ${feature}`), cosine, percent(Atlas.columns.rate[row(feature)]), best(feature)]);
     return panel("Nearest features", ...dataTable("Features of the same dictionary with the largest cosine between decoder directions; silent ones left out.",
-      [{label: "Feature"}, {label: "Cosine", number: true}, {label: "Firing rate", number: true}, {label: "Best term", wide: true}], rows,
+      [{label: "Feature"}, {label: "Cosine", number: true}, {label: "Firing", right: true}, {label: "Best term", wide: true}], rows,
       {label: "Neighbours as TSV", name: `${name}_neighbours.tsv`, text: () => Atlas.tsv(["feature", "cosine", "best_term"], data.near.map(([feature, cosine]) => [feature, cosine, best(feature)]))}));
   }
 
@@ -118,8 +118,8 @@
     if (!meta.spaces[space].clamped) return panel("Steering", el("p", {}, "No feature of this dictionary and layer was clamped in this run."));
     if (!data.steering.length) return panel("Steering", el("p", {}, "Not computed: steering clamps the best feature of each perturbed gene's terms, and this one is none of them."));
     const columns = meta.columns.steering;
-    const heads = [{label: "Perturbed gene"}, ...["Dose", "Cosine with the real shift", "from", "to", "Nearer to it", "Nearer, unsteered", "Off target", "Cells"].map((label) => ({label, number: true}))];
-    return panel("Steering", ...dataTable("The feature clamped at all tokens of control cells, against cells in which the gene was really perturbed (the cosine's 95 % interval beside it).", heads, data.steering,
+    const heads = [{label: "Perturbed gene"}, ...["Dose", "Cosine", "from", "to", "Called perturbed", "Unsteered", "Off target", "Cells"].map((label) => ({label, number: true}))];
+    return panel("Steering", ...dataTable("The feature clamped at all tokens of control cells, against cells in which the gene was really perturbed. Cosine with the real shift, its 95 % interval; called perturbed: share of steered cells that a classifier takes for perturbed ones, beside that of unsteered cells.", heads, data.steering,
       {label: "Steering as TSV", name: `${name}_steering.tsv`, text: () => Atlas.tsv(["target", ...columns], data.steering)}));
   }
 
