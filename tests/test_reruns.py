@@ -18,6 +18,7 @@ from interptfm import config as settings
 from interptfm import dependencies, store
 
 REPORT = {"write_report", "record_provenance"}
+ATLAS = {"write_atlas", "record_provenance"}
 RECOVERY = {"recover"} | REPORT
 COMPARISON = {"compare_representations"} | RECOVERY
 PAIRS = {"recover_pairs"} | REPORT
@@ -26,20 +27,20 @@ CROSSTALK = {"crosstalk_section", "combine_crosstalk"} | PAIRS | EVIDENCE
 ACTIVITY = {"score_activity"} | CROSSTALK
 # What lies behind the choice (baselines, the reading of features) is planned once it is made anew.
 CHOICE = {"choose_layer"} | COMPARISON | ACTIVITY
-STEERING = {"steer", "map_steered", "recover_steering"} | REPORT
+STEERING = {"steer", "map_steered", "recover_steering"} | REPORT | ATLAS
 PREPARED = {"prepare_screen"} | STEERING
 TOWARDS = {"steer_towards"} | EVIDENCE
 SCREEN = {"simulate_screen"} | PREPARED
-ALIGNMENT = {"align", "absorption"} | CHOICE | STEERING
+ALIGNMENT = {"align", "absorption"} | CHOICE | STEERING | ATLAS
 READING = {"read_features"} | REPORT
 BASELINES = {"fit_baseline", "encode_baseline", "align"} | COMPARISON
 DIRECTIONS = {"compare_directions"} | REPORT
 SPARSE = {"sparse_probes"} | REPORT
 PROBES = {"fit_probes"} | DIRECTIONS | STEERING | TOWARDS
 UNIT_RECOVERY = {"recover_units"} | REPORT
-REGIONS = {"call_regions"} | UNIT_RECOVERY | CROSSTALK
+REGIONS = {"call_regions"} | UNIT_RECOVERY | CROSSTALK | ATLAS
 TIS = {"score_units"} | REGIONS
-SCORES = {"score_units"} | REPORT  # of a space that no compartment is called from
+SCORES = {"score_units"} | REPORT | ATLAS  # of a space that no compartment is called from
 CONCEPTS = {"build_concepts"} | ALIGNMENT | PROBES | PREPARED
 NEURONS = {"encode_neurons"} | ALIGNMENT
 FEATURES = {"encode", "aggregate"} | ALIGNMENT | SCORES
@@ -112,7 +113,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "activations.max_length": (100, MODEL),
     "activations.batch_tokens": (8192, ACTIVATIONS),
     "dictionaries.0.name": ("other", DICTIONARY),
-    "dictionaries.0.layers": ([1], CHOICE),
+    "dictionaries.0.layers": ([1], CHOICE | ATLAS),
     "dictionaries.0.n_features": (128, DICTIONARY),
     "dictionaries.0.k": (5, DICTIONARY),
     "dictionaries.0.training_tokens": (50_000, DICTIONARY),
@@ -230,7 +231,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "probes.arms": ([], STEERING),
     "probes.bootstrap": (30, PROBES),
     "probes.legacy": (True, PROBES),
-    "steering.data": (None, REPORT),  # the tables of a screen are no longer asked for
+    "steering.data": (None, REPORT | ATLAS),  # the tables of a screen are no longer asked for
     "steering.column": ("target", PREPARED),
     "steering.control": ("ctrl", PREPARED),
     "steering.dictionary": ("batchtopk", REPORT),  # by name what was the first
@@ -277,6 +278,9 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "annotate.counts": ("umi", set()),
     "annotate.symbols": ("symbol", set()),
     "annotate.group": ("cell_type", set()),
+    "atlas.enabled": (False, REPORT),  # which shows the configuration
+    "atlas.spots": (200, REPORT | ATLAS),
+    "atlas.bootstrap": (30, REPORT | ATLAS),
     # A control arm reruns its own tree, which has no neurons, quality, or choice of a layer; cell aggregates
     # only where the chain of evidence is compared with it.
     "arms.untrained.model.init": ("svd_only", UNTRAINED),
@@ -355,6 +359,7 @@ EDITS: dict[str, set[str]] = {
     "headline.py": COMPARISON,
     "reading/": READING,
     "report/": REPORT,
+    "atlas/": ATLAS,
     "integrity.py": SIMULATION,
     "provenance.py": {"record_provenance"},
     # Read while the workflow is parsed; what they decide arrives as inputs and params.
