@@ -17,7 +17,7 @@ CELLS = 1200
 PERMUTATIONS = 99
 
 
-def tested(part, seed):
+def table_of(part, seed):
     """Return the tests of a section under all nulls."""
     types, names = reading.labels(part.obs["cell_type"])
     graph = reading.section_graph(part, SETTINGS["graph"])
@@ -38,7 +38,7 @@ def shares():
     for seed in range(1000, 1000 + WORLDS):
         _, made = world(seed, CELLS, False, fovs=2, planted=planted)
         for truth in (False, True):
-            table = tested(section(made, "s1", planted, truth=truth), seed)
+            table = table_of(section(made, "s1", planted, truth=truth), seed)
             found = int((stats.benjamini_hochberg(table["p"].to_numpy()) < 0.05).sum())
             row = {
                 "seed": seed,

@@ -161,3 +161,14 @@ def test_sparse_matrices_come_back(tmp_path):
 
 def test_panel_is_the_union_in_order_of_first_appearance():
     assert store.panel([["b", "a"], ["a", "c"]]) == ["b", "a", "c"]
+
+
+def test_the_digest_of_a_folder_is_of_what_the_job_wrote(tmp_path):
+    """Snakemake marks a folder after its job has ended, which is no damage; any other new file is."""
+    with store.atomic_folder(tmp_path / "figures") as folder:
+        (folder / "a.svg").write_text("a")
+    written = store.digest(tmp_path / "figures")
+    (tmp_path / "figures/.snakemake_timestamp").touch()
+    assert store.digest(tmp_path / "figures") == written
+    (tmp_path / "figures/b.svg").touch()
+    assert store.digest(tmp_path / "figures") != written

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 METADATA_KEY = b"interptfm"
+FOLDER_MARK = ".snakemake_timestamp"
 
 
 def _leftovers(path: Path) -> list[Path]:
@@ -71,12 +72,13 @@ def digest(path: str | Path) -> str:
     """Return a digest of a file's (or folder's) content, prefixed by how it was taken.
 
     ``sha256:`` over the bytes; ``zip:`` over the names, sizes and CRC-32 of a zip's entries, which
-    needs only its directory (activation stores are many gigabytes); ``folder:`` over its files.
+    needs only its directory (activation stores are many gigabytes); ``folder:`` over its files,
+    but for the mark that Snakemake leaves in a folder once its job has ended.
     """
     path = Path(path)
     hasher = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != FOLDER_MARK):
             hasher.update(f"{file.relative_to(path)}\0{digest(file)}\0".encode())
         return f"folder:{hasher.hexdigest()}"
     if path.suffix == ".zip":
