@@ -165,6 +165,19 @@ def test_a_feature_that_follows_a_stain_within_its_type_is_found():
     assert found.loc[1, "r"] < -0.5  # either sign is consistent
 
 
+def test_features_and_stains_that_are_smooth_in_space_are_no_evidence_for_each_other():
+    """Whole blocks share a level: cells as replicates would call most of these, blocks as replicates 5 %."""
+    rng, blocks, where, types = tissue(1200, n_blocks=30)
+    level = rng.normal(size=(30, 301))[np.arange(1200) % 30]
+    codes, stain = np.exp(level[:, :300]), np.exp(level[:, 300])
+    found = stains_of(codes, pd.DataFrame({"CD45": stain}), types, blocks)
+    assert 0.01 < (found["p"] < 0.05).mean() < 0.1
+    assert (found["status"] == YES).mean() < 0.02
+    # Within a block a level is no more of one compartment than of the other.
+    noisy = codes * rng.random(codes.shape)
+    assert (compartments(noisy, where, blocks, min_effect=0)["status"] == YES).mean() < 0.02
+
+
 def test_a_stain_without_spread_is_not_tested():
     _, blocks, _, types = tissue()
     found = stains_of(np.arange(600.0)[:, None], pd.DataFrame({"flat": np.ones(600)}), types, blocks)

@@ -143,9 +143,9 @@ def collect(
     """Return the graded rows, and how many there are where there is nothing to find.
 
     The untrained arm is compared over the links that both have: channel edges and steering are of the main
-    arm's model and not available for it. Under permuted membership the chain has all links: those of
-    features stay with the features, those of terms with the terms, and only which feature goes with which
-    term is by chance.
+    arm's model and not available for it. In both nulls (:mod:`interptfm.evidence.permuted`) the chain has all
+    links: those of features stay with the features, those of terms with the terms, and only which feature
+    goes with which term is by chance.
 
     Parameters
     ----------
