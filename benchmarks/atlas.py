@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/atlas.py --features 1024 --layers 2 --folder /tmp/atlas
 
 The features are made up (tests/atlas_world.py: 2 terms and 5 tokens each, 2 sections of 4,000 spots). Times
-are medians of ``--repeats``. First paint is Chromium's own ``first-contentful-paint``; a filter or a sort is timed from the event to the end of the frame that shows it.
+are medians of ``--repeats``. First paint is Chromium's own ``first-contentful-paint``; a filter or a
+sort is timed from the event to the end of the frame that shows it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TIMED = """new Promise((done) => {{
     channel.port2.postMessage(0);
   }});
 }})"""
-READY = "document.getElementById('status').textContent.endsWith('features')"
+READY = "document.getElementById('status')?.textContent.endsWith('features')"
 SEARCHES = ("stimulus 7", "gene12", "t cell", "response gene3 tumour", "no such word", "s")
 
 

@@ -96,10 +96,22 @@ def extracted(adatas, paths, representation, top_tokens=20, **options):
     result = SimpleNamespace(maximum=found.maximum, firing=found.firing)
     if representation.sparse:
         size = {key: options[key] for key in ("block_tokens",) if key in options}
-        result.cells, result.top_tokens = features.aggregate(
+        result.cells, result.top_tokens, result.histogram = features.aggregate(
             paths, samples, genes, representation, 0, found.maximum, top_tokens, **size
         )
     return genes, result
+
+
+def test_histograms_by_hand():
+    histogram = features.cells.Histogram(np.array([40, 0], np.float32))
+    codes = np.array([[0, 1], [1, 0], [1.25, 0], [40, 2], [90, 0], [10, 1]], np.float32)
+    block = SimpleNamespace(split=np.array([0, 0, 1, 2, 2, -1]))
+    histogram.add(block, csr_matrix(codes))
+    histogram.add(block, csr_matrix(codes))
+    counts = histogram.counts
+    assert counts.shape == (2, features.HISTOGRAM_BINS) and counts[1].sum() == 0
+    # (0, 1] and (1, 2]; the last bin has what is above the maximum; the last token is a guard's.
+    assert counts[0, 0] == 2 and counts[0, 1] == 2 and counts[0, -1] == 4 and counts[0].sum() == 8
 
 
 def test_counts_by_hand():
@@ -216,6 +228,9 @@ def test_top_tokens_equal_a_full_sort(tmp_path, monkeypatch):
                 cell = names[row["sample"]][row["cell"]]
                 expected.append((feature, rank + 1, row["sample"], cell, row["gene"], code[token]))
     columns = ["feature", "rank", "sample", "cell", "gene", "activation"]
+    # The histogram is of the same tokens: guard tokens are in neither.
+    shown = (codes > 0) & (tokens["split"] != "guard").to_numpy()[:, None] & (result.maximum > 0)
+    assert result.histogram.sum(axis=1).tolist() == shown.sum(axis=0).tolist()
     assert list(result.top_tokens[columns].itertuples(index=False, name=None)) == expected
     assert list(result.top_tokens) == [*columns[:-1], "value", "activation"]
     assert 0 not in set(result.top_tokens["feature"])
@@ -366,7 +381,11 @@ def test_script_writes_the_contract(tmp_path, name):
     encode.main(snakemake)
     if name != "neurons":
         snakemake.input["max"] = str(snakemake.output["max"])
-        outputs |= {"cells": "cells.zarr.zip", "top_tokens": "top_tokens.parquet"}
+        outputs |= {
+            "cells": "cells.zarr.zip",
+            "top_tokens": "top_tokens.parquet",
+            "histogram": "histogram.npy",
+        }
         snakemake.output = Named({key: tmp_path / "out" / value for key, value in outputs.items()})
         aggregate.main(snakemake)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(outputs.values())

@@ -49,14 +49,20 @@ def embedded(value: Any) -> str:
     return plain.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def packed(data: bytes) -> str:
-    """Return base64 of zlib of bytes, which a browser's ``DecompressionStream("deflate")`` reads."""
-    return base64.b64encode(zlib.compress(data, 9)).decode()
+def packed(data: bytes, runs: bool = False) -> str:
+    """Return base64 of zlib of bytes, which a browser's ``DecompressionStream("deflate")`` reads.
+
+    With ``runs`` only runs of equal bytes are looked for: maps, whose levels are noise to zlib's search for
+    repeated strings, get a tenth smaller and are packed several times faster.
+    """
+    strategy = zlib.Z_RLE if runs else zlib.Z_DEFAULT_STRATEGY
+    packer = zlib.compressobj(level=6, strategy=strategy)
+    return base64.b64encode(packer.compress(data) + packer.flush()).decode()
 
 
-def script(key: str, data: bytes) -> str:
+def script(key: str, data: bytes, runs: bool = False) -> str:
     """Return the text of a data file: a call that hands ``data`` over under its key."""
-    return f'atlasData({text(key)},"{packed(data)}");\n'
+    return f'atlasData({text(key)},"{packed(data, runs)}");\n'
 
 
 def levels(values: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -62,10 +62,10 @@ class Site:
             layout = encoding.text(tissue.layout(section, self.groups))
             self._write(f"section_{i}", layout.encode())
 
-    def _write(self, key: str, data: bytes) -> None:
+    def _write(self, key: str, data: bytes, runs: bool = False) -> None:
         path = self.folder / "data" / f"{key}.js"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(encoding.script(key, data))
+        path.write_text(encoding.script(key, data, runs))
 
     def add(self, space: Space, aggregates: str | Path) -> None:
         """Write the data files of one space; ``aggregates`` is its ``cells.zarr.zip``."""
@@ -107,7 +107,7 @@ class Site:
             for chunk, start in enumerate(range(0, n_features, CHUNK)):
                 # A feature after the other, so that equal neighbours stand together.
                 part = np.ascontiguousarray(levels[:, start : start + CHUNK].T)
-                self._write(f"{place}/map_{section}_{chunk}", part.tobytes())
+                self._write(f"{place}/map_{section}_{chunk}", part.tobytes(), runs=True)
         raise AssertionError("collect ends with the activity")
 
     def _draws(self, space: Space, activity: Activity) -> np.ndarray:
