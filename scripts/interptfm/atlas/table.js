@@ -13,7 +13,7 @@
   for (const name of MEASURES) columns[name] = numeric().fill(NaN);
   const terms = new Array(total).fill([]);
   const genes = new Array(total).fill([]);
-  const haystack = new Array(total).fill("");
+  const names = [];
   const ready = numeric(Uint8Array);
   Atlas.columns = columns;
 
@@ -60,7 +60,7 @@
     return `${passed > 0 ? "✓ " : ""}${Atlas.termName(found[0])}${passed > 1 ? ` +${passed - 1}` : ""}`;
   }
 
-  const state = {sort: "f1", falling: true, sorted: new Uint32Array(0), shown: new Uint32Array(0), active: 0, arrived: 0};
+  const state = {sort: "f1", falling: true, sorted: new Uint32Array(0), shown: new Uint32Array(0), active: 0, arrived: 0, due: 0};
   const filters = {words: [], space: "", minF1: NaN, maxQ: NaN, passed: false, silent: true};
   const nodes = Object.fromEntries(["rows", "table", "body", "heads", "cols", "status"].map((id) => [id, document.getElementById(id)]));
   const above = el("tr", {"aria-hidden": "true", class: "spacer"}, el("td", {colspan: HEADS.length}));
@@ -69,7 +69,6 @@
 
   function take(space, data) {
     const start = starts[space];
-    const {layer, dictionary} = meta.spaces[space];
     for (let i = 0; i < meta.spaces[space].features; i++) {
       const row = start + i;
       columns.space[row] = space;
@@ -77,16 +76,60 @@
       for (const name of MEASURES) columns[name][row] = data[name][i] ?? NaN;
       terms[row] = data.terms[i];
       genes[row] = data.genes[i];
-      const type = columns.type[row];
-      haystack[row] = [`l${layer}/${i} #${i} ${dictionary.toLowerCase()}`, ...terms[row].map((t) => termText[t]), ...genes[row].map((g) => geneText[g]), type >= 0 ? groupText[type] : ""].join("\n");
       ready[row] = 1;
     }
+    names[space] = {terms: flattened(data.terms), genes: flattened(data.genes)};
     state.arrived += 1;
+    // The first layer shows at once; the others as they come, but not each with a sort of its own.
+    if (state.arrived === 1 || state.arrived === meta.spaces.length) refresh();
+    else if (!state.due) state.due = setTimeout(refresh, 150);
+  }
+
+  function refresh() {
+    clearTimeout(state.due);
+    state.due = 0;
     sort();
     filter();
     // When rows came, in ms since the page was asked for; benchmarks read it.
     Atlas.firstRows ??= performance.now();
     Atlas.allRows = performance.now();
+  }
+
+  // Lists of numbers, one after the other: values of list i stand from at[i] to at[i + 1].
+  function flattened(lists) {
+    const at = new Uint32Array(lists.length + 1);
+    lists.forEach((list, i) => (at[i + 1] = at[i] + list.length));
+    const values = new Uint32Array(at[lists.length]);
+    lists.forEach((list, i) => values.set(list, at[i]));
+    return {at, values};
+  }
+
+  function mark({at, values}, hits, mask, start) {
+    for (let i = 0; i + 1 < at.length; i++) {
+      for (let k = at[i]; k < at[i + 1]; k++) if (hits[values[k]]) mask[start + i] = 1;
+    }
+  }
+
+  // Rows with a word in their terms, genes, cell type, dictionary or number: names are looked through once a
+  // word, rows by the numbers of their names, in the order of memory.
+  function matches(word) {
+    const holds = (texts) => Uint8Array.from(texts, (text) => text.includes(word));
+    const [inTerm, inGene, inGroup] = [termText, geneText, groupText].map(holds);
+    const mask = numeric(Uint8Array);
+    const isNumber = /^(#\d*|l?\d*\/?\d*)$/.test(word);
+    meta.spaces.forEach(({dictionary, layer, features}, space) => {
+      const start = starts[space];
+      if (!names[space]) return;
+      if (dictionary.toLowerCase().includes(word)) mask.fill(1, start, start + features);
+      mark(names[space].terms, inTerm, mask, start);
+      mark(names[space].genes, inGene, mask, start);
+      for (let i = 0; i < features; i++) {
+        const type = columns.type[start + i];
+        if (type >= 0 && inGroup[type]) mask[start + i] = 1;
+        else if (isNumber && `l${layer}/${i} #${i}`.includes(word)) mask[start + i] = 1;
+      }
+    });
+    return mask;
   }
 
   function sort() {
@@ -109,14 +152,14 @@
   function filter() {
     const {words, space, minF1, maxQ, passed, silent} = filters;
     const found = [];
+    const masks = words.map(matches);
     for (const row of state.sorted) {
       if (space !== "" && columns.space[row] !== space) continue;
       if (silent && !(columns.max[row] > 0)) continue;
       if (passed && !(columns.passed[row] > 0)) continue;
       if (!Number.isNaN(minF1) && !(columns.f1[row] >= minF1)) continue;
       if (!Number.isNaN(maxQ) && !(columns.q[row] <= maxQ)) continue;
-      const text = haystack[row];
-      if (words.every((word) => text.includes(word))) found.push(row);
+      if (masks.every((mask) => mask[row])) found.push(row);
     }
     state.shown = Uint32Array.from(found);
     state.active = 0;

@@ -99,15 +99,15 @@ class Histogram:
     """
 
     def __init__(self, maximum: np.ndarray) -> None:
-        self.scale = np.divide(1, maximum, out=np.zeros(len(maximum)), where=maximum > 0)
+        self.maximum = np.asarray(maximum, np.float64)  # a code on the edge of a bin stays in it
         self.counts = np.zeros((len(maximum), HISTOGRAM_BINS), np.int64)
 
     def add(self, block: Block, codes: csr_matrix) -> None:
         """Count all tokens of a block."""
         scored = np.repeat(block.split >= 0, np.diff(codes.indptr))
-        kept = scored & (codes.data > 0) & (self.scale[codes.indices] > 0)
+        kept = scored & (codes.data > 0) & (self.maximum[codes.indices] > 0)
         feature = codes.indices[kept].astype(np.int64)
-        place = np.ceil(codes.data[kept] * self.scale[feature] * HISTOGRAM_BINS).astype(np.int64) - 1
+        place = np.ceil(codes.data[kept] / self.maximum[feature] * HISTOGRAM_BINS).astype(np.int64) - 1
         index = feature * HISTOGRAM_BINS + np.clip(place, 0, HISTOGRAM_BINS - 1)
         self.counts += np.bincount(index, minlength=self.counts.size).reshape(self.counts.shape)
 
