@@ -53,6 +53,8 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
         "steering/effects.parquet",
         "steering/map.parquet",
         "steering/concepts.parquet",
+        "evidence/evidence.tsv",
+        "evidence/funnel.tsv",
         "recovery/steering_claims.tsv",
     ):
         assert (results / path).is_file(), path
