@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import zlib
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -147,6 +148,16 @@ def test_the_same_input_gives_the_same_bytes(world, tmp_path):
     )
     for path in files:
         assert (world.site / path).read_bytes() == (tmp_path / "atlas" / path).read_bytes(), path
+
+
+def test_the_digest_of_the_folder_is_that_of_its_content(world, tmp_path):
+    """Snakemake adds a file to a folder after its job; provenance compares digests from before and after."""
+    shutil.copytree(world.site, tmp_path / "atlas")
+    before = store.digest(tmp_path / "atlas")
+    (tmp_path / "atlas/.snakemake_timestamp").touch()
+    assert store.digest(tmp_path / "atlas") == before
+    (tmp_path / "atlas/data/section_0.js").write_text("")
+    assert store.digest(tmp_path / "atlas") != before
 
 
 def last(parts):
