@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import base64
+import json
+import math
 import re
 import subprocess
 import sys
+import zlib
 
 import pytest
 import yaml
@@ -20,6 +24,7 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     for path in (
         "report.html",
         "provenance.json",
+        "atlas/index.html",
         "recovery/comparisons.tsv",
         "alignment/headline.tsv",
         "alignment/chosen_layer.json",
@@ -65,6 +70,25 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     assert not (results / "arms/genes_a/dictionaries").exists(), "an arm that serves a judge has no concepts"
     done = snakemake(project, "--dry-run")
     assert planned(done.stdout + done.stderr) == {} and "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_the_atlas_shows_what_the_stages_found(project):
+    """Of a feature that steering clamps, and of the tissue interpretability of its layer."""
+    results = project / "results/tiny"
+    text = (results / "atlas/data/space_1/features_0.js").read_text()
+    shown = json.loads(zlib.decompress(base64.b64decode(text.split('"')[3])))
+    assert len(shown) == 64
+    pairs = store.read_table(results / "alignment/batchtopk/layer_1/pairs.parquet")
+    units = store.read_table(results / "tis/features/layer_1/units.parquet")
+    tis = units[units["variant"] == "units"].set_index("unit")["tis_hard"]
+    clamped = store.read_json(results / "steering/summary.json")["clamped"]
+    assert clamped and set(clamped.values()) == {i for i, found in enumerate(shown) if found["steering"]}
+    for feature, found in enumerate(shown):
+        mine = pairs[pairs["feature"] == feature]
+        assert sorted(row[5] for row in found["pairs"]) == pytest.approx(sorted(mine["f1"]), rel=1e-3)
+        value = found["tis"][0]
+        assert (value is None) == math.isnan(tis[feature])
+        assert value is None or value == pytest.approx(tis[feature], rel=1e-3)
 
 
 def test_two_versions_of_the_ontology_are_compared(project, tmp_path):
