@@ -185,7 +185,16 @@ def heat_map(means: pd.DataFrame, order: list[str]) -> str:
     top = max(1.0, float(np.nanmax(np.abs(wide.to_numpy(float)))))
     with style() as plt:
         figure, axis = plt.subplots(figsize=(WIDTH, 1.6 + 0.22 * len(order)))
-        image = axis.imshow(wide, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto", interpolation="nearest")
+        # Sums over features have no negative values, means of z-scores do.
+        signed = float(np.nanmin(wide.to_numpy(float))) < 0
+        image = axis.imshow(
+            wide,
+            cmap="RdBu_r" if signed else "Blues",
+            vmin=-top if signed else 0,
+            vmax=top,
+            aspect="auto",
+            interpolation="nearest",
+        )
         columns = [str(c) if len(str(c)) <= LONGEST else f"{str(c)[: LONGEST - 1]}…" for c in wide.columns]
         axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right")
         axis.set_yticks(range(len(labels)), labels)
