@@ -128,8 +128,8 @@ def test_the_outputs_equal_those_of_a_local_run(cluster, root, tmp_path):
         started(remote, cluster.environment, *CLUSTER_ARGUMENTS, *inputs) as run,
         started(local, cluster.environment, "--cores", "2", *inputs) as alone,
     ):
-        finish(run, remote, cluster, 480)
-        finish(alone, local, cluster, 60)
+        finish(run, remote, cluster, 1200)
+        finish(alone, local, cluster, 300)
     expected = digests(local / "results/slurm")
     assert len(expected) > 30 and "report.html" in expected
     assert digests(remote / "results/slurm") == expected
