@@ -43,7 +43,7 @@ def tables(page):
     """File pattern -> its columns, of all tables of files."""
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
     listed = [name for name in headings if name not in ("AnnData", "Other targets", "Columns")]
-    assert len(listed) == 7
+    assert len(listed) == 8
     return {
         NAMES.match(row[0])[1]: NAMES.findall(row[2]) for heading in listed for row in rows_of(page, heading)
     }

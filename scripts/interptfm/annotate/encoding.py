@@ -130,7 +130,7 @@ def encode(
                 device=device,
                 attributes={"sample": name},
             )
-            found, _ = features.aggregate([path], sample, genes, dictionary, layer, maximum, top_tokens=1)
+            found, *_ = features.aggregate([path], sample, genes, dictionary, layer, maximum, top_tokens=1)
             parts.append(found)
             path.unlink()
             log.info("%d of %d cells", min(start + chunk, len(cells)), len(cells))
