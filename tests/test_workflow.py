@@ -67,7 +67,7 @@ def test_every_output_is_there_and_nothing_is_left_to_do(project):
     assert not (results / "arms/untrained/cells").exists(), "an arm reads the main arm's cells"
     assert not (results / "arms/untrained/alignment/batchtopk/layer_0").exists(), "the arm names layer 1 only"
     read = [path.parts[-5] for path in results.glob("arms/*/features/*/*/cells.zarr.zip")]
-    assert read == ["untrained"], "the chain of evidence reads the untrained arm's cells, nothing else an arm's"
+    assert read == ["untrained"], "the chain of evidence reads cells of that arm, nothing reads another's"
     assert not (results / "arms/genes_a/dictionaries").exists(), "an arm that serves a judge has no concepts"
     done = snakemake(project, "--dry-run")
     assert planned(done.stdout + done.stderr) == {} and "Nothing to be done" in done.stdout + done.stderr
