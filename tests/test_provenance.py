@@ -129,12 +129,12 @@ def test_verify_agrees_and_names_each_difference(project, record):
         content[len(content) // 2] ^= 4  # in the data: the directory of the zip is as it was
         array.write_bytes(content)
         gone.unlink()
-        (results / "notes.txt").write_text("mine")
+        (results / "NOTES.txt").write_text("mine")
         done = verify(project)
     finally:
         for path, copy in places.items():
             shutil.copy2(copy, path)
-        (results / "notes.txt").unlink()
+        (results / "NOTES.txt").unlink()
     lines = done.stdout.splitlines()
     assert done.returncode == 1 and lines[-1].startswith("results/tiny: 3 differences in ")
     assert any(line.startswith("results/tiny/alignment/headline.tsv: found sha256:") for line in lines)
@@ -142,7 +142,7 @@ def test_verify_agrees_and_names_each_difference(project, record):
     assert any(
         line.startswith("results/tiny/concepts/dag.parquet: not found, expected the") for line in lines
     )
-    assert any("notes.txt" in line and "in no record" in line for line in lines)
+    assert any("NOTES.txt" in line and "in no record" in line for line in lines)
     assert verify(project, "results/none").returncode == 1
 
 
