@@ -44,7 +44,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
-MinJobAge=300
+MinJobAge=3600
 KillWait=2
 SlurmdTimeout={timeout}
 SlurmctldTimeout=30
