@@ -20,7 +20,10 @@ DECAY_PAIRS = 400_000
 def shared(z: np.ndarray, graph: Graph) -> np.ndarray:
     """Return w · min(z_i⁺, z_j⁺) of every edge (edges × columns) float32; ``z`` is (n × columns)."""
     positive = np.clip(z, 0, None).astype(np.float32)
-    return np.minimum(positive[graph.i], positive[graph.j]) * graph.weight[:, None]
+    scores = positive.take(graph.i, axis=0)
+    np.minimum(scores, positive.take(graph.j, axis=0), out=scores)
+    scores *= graph.weight[:, None]
+    return scores
 
 
 def product(a: np.ndarray, b: np.ndarray, graph: Graph) -> np.ndarray:
