@@ -1,4 +1,4 @@
-"""Rule frontier: FVU and L0 on held-out blocks of all dictionaries of the main arm and of the sweep."""
+"""Rule frontier: FVU, L0, loss recovered and concept F1 of the main arm's dictionaries and of the sweep."""
 
 
 def main(snakemake):
@@ -10,10 +10,19 @@ def main(snakemake):
         from interptfm import store
 
         rows = []
-        for point, path in zip(snakemake.params.points, snakemake.input.metrics, strict=True):
-            test = store.read_json(path)["test"]
+        measures = ("tokens", "l0", "fvu", "cosine", "dead", "dense")
+        given = snakemake.input
+        files = zip(snakemake.params.points, given.metrics, given.quality, given.alignment, strict=True)
+        for point, metrics, quality, alignment in files:
+            test = store.read_json(metrics)["test"]
             rows.append(
-                {**point, **{key: test[key] for key in ("tokens", "l0", "fvu", "cosine", "dead", "dense")}}
+                {
+                    **point,
+                    **{key: test[key] for key in measures},
+                    "recovered": store.read_json(quality)["recovered"]["mean"],
+                    # A size is chosen by what validation says, so that the test blocks have no say in it.
+                    "validation_excess": store.read_json(alignment)["validation_excess"],
+                }
             )
         store.write_table(snakemake.output.frontier, pd.DataFrame(rows), job.provenance(snakemake))
 

@@ -415,7 +415,7 @@ CASES: list[tuple[str, str, object, str]] = [
     ("config", "falling thresholds", config("features.thresholds", [0.5, 0.1]),
      "configuration: key 'features.thresholds': found [0.5, 0.1], expected rising values"),
     ("config", "more active features than there are", config("dictionaries.0.k", 1025),
-     "configuration: dictionary 'batchtopk': found k 1025, expected at most n_features = 1024"),
+     "configuration: dictionary 'batchtopk': found k 1025, expected at most n_features = 64"),
     ("config", "a key of another architecture", config("dictionaries.0.l1_coefficient", 1),
      "configuration: key 'dictionaries.0': found the key 'l1_coefficient', which architecture "
      "'batchtopk' does not have; did you mean 'aux_coefficient'?"),

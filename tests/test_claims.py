@@ -73,9 +73,10 @@ def test_the_model_keeps_its_predictions_through_the_dictionaries(demo):
         found = json.loads((demo / f"dictionaries/batchtopk/layer_{layer}/quality.json").read_text())
         error = found["error"]
         assert error["original"] < error["reconstruction"] < min(error["mean"], error["zero"]), error
-        assert found["recovered"]["mean"] > 0.6, found["recovered"]
+        # What the size was chosen by: docs/dictionaries.md.
+        assert found["recovered"]["mean"] > 0.9, found["recovered"]
         metrics = json.loads((demo / f"dictionaries/batchtopk/layer_{layer}/metrics.json").read_text())
-        assert metrics["test"]["fvu"] < 0.05 and 12 < metrics["test"]["l0"] < 20, metrics["test"]
+        assert metrics["test"]["fvu"] < 0.2 and 6 < metrics["test"]["l0"] < 10, metrics["test"]
 
 
 def test_units_mean_something_and_depth_does_not(demo):
@@ -105,6 +106,14 @@ def test_steering_along_concepts_beats_its_controls(demo):
     assert effects["p_min"].dropna().eq(1 / 501).all()
     size = sum(path.stat().st_size for path in (demo / "steering").rglob("*") if path.is_file())
     assert size < 5e6
+
+
+def test_planted_communication_ranks_high_among_what_can_be_tested(demo):
+    """Of six pairs those whose programs have a feature; and most of the directions."""
+    found = json.loads((demo / "recovery/pair_summary.json").read_text())["variants"]
+    assert found["features"]["n_missing"] <= 1 and found["features"]["auroc_tested"] > 0.9, found["features"]
+    assert found["features"]["n_direction_right"] >= 5, found["features"]
+    assert found["planted activities"]["auroc"] > 0.9, found["planted activities"]
 
 
 def test_strength_0_shows_no_excess(project, demo):

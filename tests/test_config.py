@@ -85,7 +85,7 @@ def test_a_mapping_is_laid_over_every_item_of_a_list(schema, defaults):
     assert merged == {"list": [{"a": 1, "b": 5}, {"a": 3, "b": 5}], "names": {"y": 1}}
     assert base["list"] == [{"a": 1, "b": 2}, {"a": 3}]
     main, seeds = (settings.resolve(defaults, schema)[name]["dictionaries"] for name in ("", "seeds"))
-    assert seeds == [{**each, "layers": "last", "seeds": 3} for each in main]
+    assert seeds == [{**each, "layers": "all", "seeds": 3} for each in main]
 
 
 def test_layers_of_a_dictionary(defaults):
@@ -153,7 +153,7 @@ BAD = [
     ),
     ("dictionaries.0.architecture", "vae", "found 'vae', expected one of batchtopk, topk, matryoshka"),
     ("dictionaries.0.architecture", ..., "found no key 'architecture', expected it to be set"),
-    ("dictionaries.0.k", 1025, "dictionary 'batchtopk': found k 1025, expected at most n_features = 1024"),
+    ("dictionaries.0.k", 1025, "dictionary 'batchtopk': found k 1025, expected at most n_features = 64"),
     ("dictionaries.0.training_tokens", 100, "found training_tokens 100, expected at least one batch"),
     (
         "dictionaries.0",

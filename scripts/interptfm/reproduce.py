@@ -131,11 +131,15 @@ TABLES: dict[str, Table] = {
         ("extras",),
     ),
     "frontier": Table(
-        "FVU against L0 over architectures",
+        "Dictionaries of the sweep: sizes, architectures, and what they keep",
         (
             Source(
                 "frontier.tsv",
-                {"dictionary": "dictionary", "architecture": "architecture", "l0": "L0", "fvu": "FVU"},
+                {
+                    "dictionary": "dictionary", "architecture": "architecture", "layer": "layer",
+                    "n_features": "features", "l0": "L0", "fvu": "FVU", "recovered": "loss recovered",
+                    "validation_excess": "F1 beyond the null (validation)",
+                },
             ),
         ),
         ("extras",),

@@ -209,6 +209,12 @@ def gene_dictionaries(name):
     return [d["name"] for d in ARMS[name]["dictionaries"] if d["tokens"] == "gene"]
 
 
+def encoded_dictionaries():
+    """Return the names of all dictionaries of gene tokens, those of the sweep among them."""
+    swept = {d["name"] for d in ARMS[""]["extras"]["frontier"] if d["tokens"] == "gene"}
+    return sorted(swept.union(*(gene_dictionaries(name) for name in ARMS)))
+
+
 def representation_layers(name, dictionary):
     """Return the layers of a dictionary, or of the neurons: all that a gene dictionary of the arm uses."""
     arm = ARMS[name]
@@ -381,10 +387,15 @@ def stability_files(names):
 
 
 def frontier_points():
-    """Return dictionary, architecture and layer of each gene dictionary of the main arm and of the sweep."""
+    """Return dictionary, architecture, size and layer of each gene dictionary of the main arm and of the sweep."""
     main = ARMS[""]
     return [
-        {"dictionary": d["name"], "architecture": d["architecture"], "layer": layer}
+        {
+            "dictionary": d["name"],
+            "architecture": d["architecture"],
+            "n_features": d.get("n_features"),
+            "layer": layer,
+        }
         for d in main["dictionaries"] + main["extras"]["frontier"]
         if d["tokens"] == "gene"
         for layer in settings.dictionary_layers(main, d)

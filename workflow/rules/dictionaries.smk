@@ -52,7 +52,7 @@ rule encode:
     benchmark:
         f"{RUN}/{{arm}}benchmarks/encode/{{dictionary}}_{{layer}}.tsv"
     wildcard_constraints:
-        dictionary=choice(sorted({d for name in ARMS for d in gene_dictionaries(name)})),
+        dictionary=choice(encoded_dictionaries()),
     conda:
         "../../envs/model.yaml"
     threads: 1

@@ -134,6 +134,14 @@ if FRONTIER:
                 f"{RUN}/dictionaries/{point['dictionary']}/layer_{point['layer']}/metrics.json"
                 for point in frontier_points()
             ],
+            quality=[
+                f"{RUN}/dictionaries/{point['dictionary']}/layer_{point['layer']}/quality.json"
+                for point in frontier_points()
+            ],
+            alignment=[
+                f"{RUN}/alignment/{point['dictionary']}/layer_{point['layer']}/summary.json"
+                for point in frontier_points()
+            ],
             code=lib("job", "store"),
         output:
             frontier=f"{RUN}/frontier.tsv",

@@ -335,20 +335,23 @@ def firing_rates(name: str, frame: pd.DataFrame) -> str:
 
 
 def frontier(name: str, frame: pd.DataFrame) -> str:
-    """Draw FVU against L0, one marker a dictionary; ``frame``: dictionary, architecture, l0, fvu."""
+    """Draw FVU against L0, and concept F1 on validation against size, one marker a dictionary.
+
+    ``frame``: dictionary, architecture, l0, fvu, n_features, validation_excess.
+    """
     look = looks(list(dict.fromkeys(frame["architecture"])))
     colours = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY)
     with style() as plt:
-        figure, axis = plt.subplots(figsize=(WIDTH * 0.72, 3.3))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
         for i, (architecture, part) in enumerate(frame.groupby("architecture", sort=False)):
-            marker = look[architecture][2]
+            marker = {"marker": look[architecture][2], "color": colours[i % len(colours)], "markersize": 6}
             ordered = part.sort_values("l0")
-            axis.plot(
-                ordered["l0"], ordered["fvu"], "-", marker=marker, color=colours[i % len(colours)],
-                linewidth=1.0, markersize=6, label=architecture,
-            )  # fmt: skip
-        _plain_log(axis)
-        axis.set(xlabel="L0: active features a token", ylabel="FVU", title="Frontier")
-        axis.set_ylim(bottom=0)
-        axis.legend()
+            left.plot(ordered["l0"], ordered["fvu"], "-", linewidth=1.0, label=architecture, **marker)
+            right.plot(part["n_features"], part["validation_excess"], linestyle="none", **marker)
+        for axis in (left, right):
+            _plain_log(axis)
+        left.set(xlabel="L0: active features a token", ylabel="FVU", title="Frontier")
+        left.set_ylim(bottom=0)
+        right.set(xlabel="features", ylabel="F1 beyond permuted membership", title="Concepts (validation)")
+        left.legend()
         return svg.save(figure, name)

@@ -154,11 +154,14 @@ def _frontier(run: Run) -> list[Figure | Table | str]:
     return [
         Figure(
             "frontier",
-            f"FVU against L0 at layer {layer}",
+            f"Dictionaries of the sweep at layer {layer}",
             figures.frontier("frontier", shown),
-            "Dictionaries of the sweep on test blocks, one marker each, by architecture; down and left is "
-            "better. One seed each: small differences mean nothing.",
-            "Scatter of unexplained variance against active features per token by architecture.",
+            "Left: FVU on test blocks against L0, one marker a dictionary, by architecture; down and left is "
+            "better. Right: mean best F1 of all terms on validation blocks, less that of membership permuted "
+            "over genes, against the number of features: what a size is chosen by. One seed each: small "
+            "differences mean nothing.",
+            "Two scatters: unexplained variance against active features per token, and concept F1 beyond its "
+            "null against the number of features, by architecture.",
             frame,
         )
     ]
