@@ -74,6 +74,7 @@ def main(snakemake):
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
             **later(given, params),
+            atlas=params.atlas,
             provenance=job.provenance(snakemake),
         )
         html, figures = report.build(run)

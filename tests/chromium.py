@@ -20,6 +20,28 @@ def executable() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+# Text, the nearest opaque background and their ratio (WCAG 2.2), of every text in view that is no drawing's.
+CONTRAST = """(() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c <= 10.31475 ? c / 3294.6 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  let least = 21;
+  for (const node of document.querySelectorAll('body *')) {
+    if (![...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim())) continue;
+    if (!node.getClientRects().length || node.closest('svg')) continue;
+    let behind = node;
+    let back = [0, 0, 0, 0];
+    while (behind && !(back.length === 3 || back[3] === 1)) {
+      back = parse(getComputedStyle(behind).backgroundColor);
+      behind = behind.parentElement;
+    }
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(back)].sort((x, y) => y - x);
+    least = Math.min(least, (a + 0.05) / (b + 0.05));
+  }
+  return least;
+})()"""
+
+
 class Browser:
     """One page of a headless Chromium that may load nothing but files; use it as a context manager.
 
@@ -123,6 +145,14 @@ class Browser:
             if time.monotonic() > end:
                 raise AssertionError(f"{expression} stayed false for {patience} s; problems: {self.problems}")
             time.sleep(0.05)
+
+    def least_contrast(self) -> float:
+        """Return the lowest ratio of a text in view to its background; AA asks for 4.5."""
+        return self.run(CONTRAST)
+
+    def save_into(self, folder: str | Path) -> None:
+        """Put what the page offers for download into ``folder``, without a question."""
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def key(self, name: str) -> None:
         """Press and release a key by its name, Tab or ArrowDown."""

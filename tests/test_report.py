@@ -20,6 +20,8 @@ from interptfm.report import figures, page, sections, svg
 from interptfm.report.sections.alignment import top_genes
 
 EVIL = "<script>alert('x')</script> & \"q\" $a$"
+TEXT_FILL = re.compile(r"<text[^>]*fill: (#[0-9a-f]{6})")
+LONG = "regulation of " * 60 + "everything"
 LAYERS = (0, 1)
 SVG_TEXT = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 60 20"><g id="figure_1">'
@@ -33,7 +35,7 @@ def concepts(generator, n: int, shift: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "term_id": [f"GO:{i:07d}" for i in range(n)],
-            "name": [EVIL, *(f"response to stimulus {i}" for i in range(1, n))],
+            "name": [{0: EVIL, 8: LONG}.get(i, f"response to stimulus {i}") for i in range(n)],
             "n_genes": generator.integers(5, 60, n),
             "feature": generator.integers(0, 32, n),
             "threshold": 0.15,
@@ -298,8 +300,49 @@ def test_names_are_escaped_in_page_and_figures(built):
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert all("<script" not in text for text in drawn.values())
-    # The name of a program is a tick label: it must arrive in the figure as text.
+    # The name of a program is a tick label: it must arrive in the figure as text, and leave room to draw.
     assert "&lt;script&gt;" in drawn["recovery-programs.svg"]
+    assert LONG in html and LONG[:40] in drawn["recovery-programs.svg"]
+    assert all(LONG not in text for text in drawn.values())
+
+
+def test_the_atlas_is_linked_where_the_run_has_one(inputs, built):
+    def links(html):
+        return [a.get("href") for a in tree(html).iter("a") if not a.get("href").startswith(("#", "data:"))]
+
+    assert links(built[0]) == []
+    arguments = {**inputs, "atlas": "atlas/index.html"}
+    html, _ = report.build(report.read(arguments.pop("index"), **arguments))
+    assert links(html) == ["atlas/index.html"]
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two #rrggbb colours (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_of_the_style_sheet_is_aa(built):
+    """Every dark text colour on every light background, every light one on the dark: 4.5 to 1 or more."""
+    css = re.search(r"<style>(.*?)</style>", built[0], re.S).group(1)
+    known = dict(re.findall(r"(--[a-z]+): (#[0-9a-f]{6})", css))
+    css = re.sub(r"var\((--[a-z]+)\)", lambda match: known.get(match[1], "none"), css)
+    text = set(re.findall(r"[;{ ]color: (#[0-9a-f]{6})", css))
+    behind = set(re.findall(r"background: (#[0-9a-f]{6})", css))
+    assert len(text) >= 8 and len(behind) >= 5
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    dark = {colour for colour in text | behind if contrast(colour, "#ffffff") > contrast(colour, "#000000")}
+    pairs = [(a, b) for a in text for b in behind if (a in dark) != (b in dark)]
+    assert {a for a, _ in pairs} == text
+    assert min(contrast(a, b) for a, b in pairs) >= 4.5
+    drawn = {figures.INK} | {colour for _, text in built[1].items() for colour in TEXT_FILL.findall(text)}
+    assert min(contrast(colour, "#ffffff") for colour in drawn) >= 4.5
 
 
 def test_every_figure_has_caption_title_description_svg_and_tsv(built):
@@ -447,7 +490,7 @@ def test_script_writes_page_and_figures_and_refuses_undeclared_inputs(inputs, tm
     named = {k: inputs[k] for k in named} | {"reading": list(inputs["reading"].values())}
     params = {k: inputs[k] for k in ("index", "config", "samples", "simulated")} | {"run": "demo"}
     params["reading"] = list(inputs["reading"])
-    params |= {"layers": list(LAYERS), "has_graph": True}
+    params |= {"layers": list(LAYERS), "has_graph": True, "atlas": ""}
     output = Given(report=str(tmp_path / "report.html"), figures=str(tmp_path / "figures"))
     snakemake = SimpleNamespace(
         input=Given(**named, tables=tables, recovery=inputs["recovery_files"], curve=inputs["curve"]),

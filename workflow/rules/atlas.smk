@@ -5,7 +5,6 @@ ATLAS_SPACES = atlas_spaces() if config["atlas"]["enabled"] else []
 
 
 if ATLAS_SPACES:
-    ALL_FILES.append(ATLAS)
 
     rule write_atlas:
         input:

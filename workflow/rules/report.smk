@@ -98,7 +98,7 @@ if STRENGTH_ARMS:
 
 
 # What target all makes; the record of provenance waits for it and comes last.
-ALL_FILES = [f"{RUN}/report.html"]
+ALL_FILES = [f"{RUN}/report.html", *([ATLAS] if ATLAS_SPACES else [])]
 REPORT_INDEX = report_index()
 
 
@@ -143,6 +143,8 @@ REPORT_INPUT = {
 }
 REPORT_PARAMS = {
     "run": config["run"],
+    # Where the atlas stands, seen from the report.
+    "atlas": "atlas/index.html" if ATLAS_SPACES else "",
     # Where and how a run happens is no part of its results.
     "config": {
         key: value

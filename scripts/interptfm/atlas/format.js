@@ -1,11 +1,12 @@
 "use strict";
 {
   const MISSING = "–";
+  const WHOLE = new Intl.NumberFormat("en-GB");
 
   // Three significant digits; p and q below 0.001 in scientific notation.
   Atlas.number = (value) => {
     if (value === null || value === undefined || Number.isNaN(value)) return MISSING;
-    if (Number.isInteger(value)) return value.toLocaleString("en-GB").replaceAll(",", "\u202f").replace("-", "\u2212");
+    if (Number.isInteger(value)) return WHOLE.format(value).replaceAll(",", "\u202f").replace("-", "\u2212");
     const size = Math.abs(value);
     let text = size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : size >= 0.001 ? value.toPrecision(3) : value.toExponential(1);
     if (size < 1 && size >= 0.001) text = value.toFixed(size < 0.01 ? 4 : 3);

@@ -3,6 +3,7 @@
 {
   const ROW = 34;
   const SPARE = 6;
+  const KEPT = 32;
   const {meta, el} = Atlas;
   const total = meta.spaces.reduce((sum, space) => sum + space.features, 0);
   const starts = [];
@@ -14,6 +15,7 @@
   const terms = new Array(total).fill([]);
   const genes = new Array(total).fill([]);
   const names = [];
+  const masks = new Map();
   const ready = numeric(Uint8Array);
   Atlas.columns = columns;
 
@@ -65,7 +67,9 @@
   const nodes = Object.fromEntries(["rows", "table", "body", "heads", "cols", "status"].map((id) => [id, document.getElementById(id)]));
   const above = el("tr", {"aria-hidden": "true", class: "spacer"}, el("td", {colspan: HEADS.length}));
   const below = el("tr", {"aria-hidden": "true", class: "spacer"}, el("td", {colspan: HEADS.length}));
-  let pool = [];
+  // Rows that were made, and those of them that stand in the document.
+  const pool = [];
+  let drawn = [];
 
   function take(space, data) {
     const start = starts[space];
@@ -79,6 +83,7 @@
       ready[row] = 1;
     }
     names[space] = {terms: flattened(data.terms), genes: flattened(data.genes)};
+    masks.clear();
     state.arrived += 1;
     // The first layer shows at once; the others as they come, but not each with a sort of its own.
     if (state.arrived === 1 || state.arrived === meta.spaces.length) refresh();
@@ -110,9 +115,18 @@
     }
   }
 
+  // The rows with a word. The last words stay in memory: a further word, or a letter taken back, searches once.
+  function matches(word) {
+    const mask = masks.get(word) ?? search(word);
+    masks.delete(word);
+    masks.set(word, mask);
+    if (masks.size > KEPT) masks.delete(masks.keys().next().value);
+    return mask;
+  }
+
   // Rows with a word in their terms, genes, cell type, dictionary or number: names are looked through once a
   // word, rows by the numbers of their names, in the order of memory.
-  function matches(word) {
+  function search(word) {
     const holds = (texts) => Uint8Array.from(texts, (text) => text.includes(word));
     const [inTerm, inGene, inGroup] = [termText, geneText, groupText].map(holds);
     const mask = numeric(Uint8Array);
@@ -151,23 +165,31 @@
 
   function filter() {
     const {words, space, minF1, maxQ, passed, silent} = filters;
-    const found = [];
-    const masks = words.map(matches);
-    for (const row of state.sorted) {
+    const found = words.map(matches);
+    const holds = (row) => {
+      for (const mask of found) if (!mask[row]) return false;
+      return true;
+    };
+    const shown = new Uint32Array(state.sorted.length);
+    let count = 0;
+    for (let place = 0; place < shown.length; place++) {
+      const row = state.sorted[place];
+      if (!holds(row)) continue;
       if (space !== "" && columns.space[row] !== space) continue;
       if (silent && !(columns.max[row] > 0)) continue;
       if (passed && !(columns.passed[row] > 0)) continue;
       if (!Number.isNaN(minF1) && !(columns.f1[row] >= minF1)) continue;
       if (!Number.isNaN(maxQ) && !(columns.q[row] <= maxQ)) continue;
-      if (masks.every((mask) => mask[row])) found.push(row);
+      shown[count++] = row;
     }
-    state.shown = Uint32Array.from(found);
+    state.shown = shown.subarray(0, count);
     state.active = 0;
-    nodes.rows.scrollTop = 0;
-    nodes.table.setAttribute("aria-rowcount", found.length + 1);
-    const loading = state.arrived < meta.spaces.length ? ` · ${state.arrived} of ${meta.spaces.length} layers loaded` : "";
-    nodes.status.textContent = `${Atlas.number(found.length)} of ${Atlas.number(total)} features${loading}`;
+    // What is read of the layout comes before what changes it, so that it is made once.
+    if (nodes.rows.scrollTop) nodes.rows.scrollTop = 0;
     draw();
+    nodes.table.setAttribute("aria-rowcount", count + 1);
+    const loading = state.arrived < meta.spaces.length ? ` · ${state.arrived} of ${meta.spaces.length} layers loaded` : "";
+    nodes.status.textContent = `${Atlas.number(count)} of ${Atlas.number(total)} features${loading}`;
   }
 
   function newRow() {
@@ -177,18 +199,22 @@
     return {row: el("tr", {}, cells), link, cells};
   }
 
+  function put(node, key, value) {
+    if (node[key] !== value) node[key] = value;
+  }
+
   function draw() {
     const height = nodes.rows.clientHeight || 600;
     const wanted = Math.min(state.shown.length, Math.ceil(height / ROW) + 2 * SPARE);
-    if (wanted !== pool.length) {
-      while (pool.length < wanted) pool.push(newRow());
-      pool.length = wanted;
-      nodes.body.replaceChildren(above, ...pool.map((item) => item.row), below);
-    }
     const from = Math.max(0, Math.min(Math.floor(nodes.rows.scrollTop / ROW) - SPARE, state.shown.length - wanted));
+    if (wanted !== drawn.length) {
+      while (pool.length < wanted) pool.push(newRow());
+      drawn = pool.slice(0, wanted);
+      nodes.body.replaceChildren(above, ...drawn.map((item) => item.row), below);
+    }
     above.firstChild.style.height = `${from * ROW}px`;
     below.firstChild.style.height = `${(state.shown.length - from - wanted) * ROW}px`;
-    pool.forEach(({row, link, cells}, i) => {
+    drawn.forEach(({row, link, cells}, i) => {
       const place = from + i;
       const index = state.shown[place];
       row.setAttribute("aria-rowindex", place + 2);
@@ -197,11 +223,11 @@
       row.classList.toggle("weak", !(columns.passed[index] > 0));
       link.href = Atlas.address(columns.space[index], columns.feature[index]);
       link.tabIndex = place === state.active ? 0 : -1;
-      link.textContent = HEADS[0].cell(index);
+      put(link, "textContent", HEADS[0].cell(index));
       for (let c = 1; c < HEADS.length; c++) {
         const text = HEADS[c].cell(index);
-        cells[c].textContent = text;
-        cells[c].title = text.length > 12 && !HEADS[c].number ? (HEADS[c].key === "terms" ? terms[index].slice(0, 12).map(Atlas.termName).join("; ") : text) : "";
+        put(cells[c], "textContent", text);
+        if (!HEADS[c].number) put(cells[c], "title", text.length <= 12 ? "" : HEADS[c].key === "terms" ? terms[index].slice(0, 12).map(Atlas.termName).join("; ") : text);
       }
     });
   }
@@ -214,7 +240,7 @@
     if (top < nodes.rows.scrollTop) nodes.rows.scrollTop = top;
     else if (top > nodes.rows.scrollTop + visible) nodes.rows.scrollTop = top - visible;
     draw();
-    pool.find(({row}) => Number(row.dataset.place) === state.active)?.link.focus({preventScroll: true});
+    drawn.find(({row}) => Number(row.dataset.place) === state.active)?.link.focus({preventScroll: true});
   }
 
   function onKey(event) {

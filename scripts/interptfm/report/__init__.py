@@ -47,6 +47,6 @@ def build(run: Run) -> tuple[str, dict[str, str]]:
         "Concepts in the activations of a transcriptomic foundation model: dictionary features against "
     )
     subtitle += "ontology terms, each number beside its null, its simple baseline and an interval."
-    html = render(f"Run {run.name}", subtitle, sections, notice(run))
+    html = render(f"Run {run.name}", subtitle, sections, notice(run), run.atlas)
     figures = {f"{figure.name}.svg": figure.svg for section in sections for figure in section.figures}
     return html, figures

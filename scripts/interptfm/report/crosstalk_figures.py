@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interptfm.report import svg
-from interptfm.report.figures import BLUE, GREY, INK, ORANGE, SOFT, VERMILION, WIDTH, style
+from interptfm.report.figures import BLUE, GREY, INK, ORANGE, SOFT, VERMILION, WIDTH, short, style
 from interptfm.report.tissue_figures import TYPE_COLOURS
 
 WITHIN, CROSS = BLUE, VERMILION
@@ -46,7 +46,7 @@ def tissue_edges(name: str, cells: pd.DataFrame, edges: pd.DataFrame, columns: d
                 )  # fmt: skip
                 axis.add_collection(lines)
             axis.set_aspect("equal")
-            axis.set(title=title, xlabel="x (µm)", ylabel="y (µm)")
+            axis.set(title=short(title, 80 if below else 52), xlabel="x (µm)", ylabel="y (µm)")
             axis.grid(visible=False)
         axes[0][0].plot([], [], color=WITHIN, label="within a compartment")
         axes[0][0].plot([], [], color=CROSS, label="across compartments")
@@ -149,10 +149,15 @@ def dots(name: str, rows: pd.DataFrame, labels: list[str], max_q: float) -> str:
                 rows["log2_ratio"].iloc[k], y[k], "o", markersize=size[k], color=BLUE if sure else "white",
                 markeredgecolor=BLUE, markeredgewidth=1.0,
             )  # fmt: skip
-        axis.set_yticks(y, labels, fontsize=6.5)
+        axis.set_yticks(y, [short(label, 90) for label in labels], fontsize=6.5)
         axis.set(ylim=(len(rows) - 0.4, -0.6), xlabel="log₂ ratio to the null, 95 % interval")
         axis.grid(axis="y", visible=False)
         return svg.save(figure, name)
+
+
+def _two_lines(pair: str) -> str:
+    """Return the names of a pair below each other, each short enough for a third of the width."""
+    return "\nwith ".join(short(part, 44) for part in pair.split(" | "))
 
 
 def decay(name: str, frame: pd.DataFrame) -> str:
@@ -174,7 +179,7 @@ def decay(name: str, frame: pd.DataFrame) -> str:
             axis.axhline(0, color=SOFT, linewidth=0.9)
             axis.fill_between(middle, mine["lo"], mine["hi"], color=colour, alpha=0.18, linewidth=0)
             axis.plot(middle, mine["mean"], color=colour, marker="o", markersize=2.5)
-            axis.set_title(quantities[k].replace(" | ", "\nwith "), fontsize=6.5)
+            axis.set_title(_two_lines(quantities[k]), fontsize=6.5)
         for axis in axes[-1]:
             axis.set_xlabel("distance (µm)")
         for axis in axes[:, 0]:
@@ -196,7 +201,7 @@ def null_histograms(name: str, frame: pd.DataFrame) -> str:
             mine = frame[frame["claim"] == claims[k]]
             axis.hist(mine["value"], bins=30, color="#c3ccd5", linewidth=0)
             axis.axvline(mine["observed"].iloc[0], color=VERMILION)
-            axis.set_title(claims[k].replace(" | ", "\nwith "), fontsize=6.5)
+            axis.set_title(_two_lines(claims[k]), fontsize=6.5)
         for axis in axes[-1]:
             axis.set_xlabel("covariance on edges")
         return svg.save(figure, name)

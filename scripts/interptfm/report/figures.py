@@ -44,6 +44,11 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, Any, str]]:
     return {name: KNOWN.get(name) or spare[name] for name in names}
 
 
+def short(text: str, most: int = 46) -> str:
+    """Return ``text``, cut to ``most`` characters with an ellipsis: a longer label leaves no room to draw."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 @contextlib.contextmanager
 def style() -> Iterator[Any]:
     """Give ``matplotlib.pyplot`` with the report's style, on the canvas that writes SVG."""
@@ -262,8 +267,7 @@ def programs(name: str, frame: pd.DataFrame, sources: Mapping[str, str]) -> str:
                 markeredgewidth=1.8 if marker == "|" else 0.8, label=label, zorder=4 if main else 3,
                 markerfacecolor=colour if main or marker == "|" else "white", linestyle="none",
             )  # fmt: skip
-        labels = [text if len(text) < 46 else text[:44] + "…" for text in frame["name"].astype(str)]
-        axis.set_yticks(y, labels)
+        axis.set_yticks(y, [short(text) for text in frame["name"].astype(str)])
         axis.set(ylim=(len(frame) - 0.4, -0.6), xlim=(0, 1.02), xlabel="test F1")
         axis.grid(axis="y", visible=False)
         figure.legend(loc="outside upper center", ncols=min(len(sources), 6))

@@ -134,10 +134,13 @@ def verdict_mark(text: str) -> tuple[str, str] | None:
     return None
 
 
-def render(title: str, subtitle: str, sections: Iterable[Section], notice: str | None = None) -> str:
+def render(
+    title: str, subtitle: str, sections: Iterable[Section], notice: str | None = None, atlas: str = ""
+) -> str:
     """Return the report: one HTML page that needs no network, script or file beside it.
 
-    ``notice`` is a sentence set off at the top, for what nobody may overlook. All text is escaped;
+    ``notice`` is a sentence set off at the top, for what nobody may overlook; ``atlas`` is the relative
+    address of the feature atlas, which the page links to and does not need. All text is escaped;
     only the normalised SVG goes in as markup. The page is well-formed XML, too.
 
     Raises
@@ -171,7 +174,7 @@ def render(title: str, subtitle: str, sections: Iterable[Section], notice: str |
     )
     clean = partial(_CONTROL.sub, "\ufffd")
     page = environment.get_template("template.html").render(
-        title=title, subtitle=subtitle, sections=sections, notice=notice
+        title=title, subtitle=subtitle, sections=sections, notice=notice, atlas=atlas
     )
     return clean(page)
 

@@ -51,7 +51,8 @@ def activity(run: Run) -> Section | None:
                     "channels", means, ("genes alone, scaled" if of_genes else "from features", "genes alone")
                 ),
                 "Mean over the concepts of a channel, z-scored over all cells, in the cells of each type. "
-                "Right: the same concepts by the mean z-score of their genes, which needs no model.",
+                "Right: the same concepts by the mean z-score of their genes, which needs no model. "
+                "Intervals over blocks are in the TSV; nothing is tested here.",
                 "Two heat maps of channels against cell types.",
                 means,
             )

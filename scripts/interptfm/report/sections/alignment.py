@@ -62,7 +62,8 @@ def alignment(run: Run) -> Section:
             "f1-by-layer",
             "F1 by layer",
             figures.by_layer("f1-by-layer", layers, run.layer),
-            f"Mean over terms on test blocks; dotted: mean of the source's own null. The grey band marks "
+            f"Mean over terms on test blocks; dotted: mean of the source's own null (genes permuted in the "
+            f"membership, the whole selection repeated). The grey band marks "
             f"layer {run.layer}, chosen by the dictionary's validation excess, not by what is shown here.",
             "Line charts of mean F1 and of its excess over the null against layer, by source.",
             layers,

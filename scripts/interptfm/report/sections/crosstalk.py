@@ -35,6 +35,11 @@ RECOVERED = {
     "direction": "Direction", "right": "Right", "r_a": "r of a", "r_b": "r of b", "reason": "Not tested",
 }  # fmt: skip
 
+TESTED = (
+    "p: toroidal shifts within FOVs among cells of one type, on residuals within type and depth; q: "
+    "Benjamini–Hochberg over the tests of a level."
+)
+
 
 def crosstalk(run: Run) -> Section | None:
     """Tests, their nulls and their figures; None where none were made."""
@@ -117,7 +122,8 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                     f"Edges in {sample}",
                     crosstalk_figures.tissue_edges(f"edges-{key}", tables["cells"], edges, shown),
                     "Edges by score, the stronger the darker: what both ends share of a channel, and the "
-                    "pair with the smallest p. Edges of cells without a compartment count as within.",
+                    "pair with the smallest p. Edges of cells without a compartment count as within. Nothing "
+                    "is tested here: what lies in patches shows strong edges under the null, too.",
                     "Map of the section with lines between neighbouring cells.",
                     pd.DataFrame([
                         {"score": title, "cross": cross, "edges": len(part), "sum": part[c].sum()}
@@ -135,7 +141,7 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                 "Channels between types and compartments",
                 crosstalk_figures.channel_heat("channel-heat", channels, max_q),
                 "What neighbours share of a channel against the null's mean; a dot where q < "
-                f"{max_q:g}. A channel that lies in patches is shared, whatever makes the patches.",
+                f"{max_q:g}. {TESTED} A channel that lies in patches is shared, whatever makes the patches.",
                 "Heat maps of pairs of cell types and of compartments against channels.",
                 channels[columns].astype({"level": str, "source": str, "target": str, "channel": str}),
             )
@@ -149,7 +155,8 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                 "Network of cell types",
                 crosstalk_figures.network("network", typed, max_q),
                 f"Findings with q < {max_q:g}, of channels and concept pairs; the wider the line the more. "
-                "Arrows where all directions of a pair of types agree; a ring for findings within a type.",
+                "Arrows where all directions of a pair of types agree (p < 0.05 each, by exchanging the two "
+                f"roles in whole blocks); a ring for findings within a type. {TESTED}",
                 "Cell types on a circle, joined by lines and arrows.",
                 typed[typed["q"] < max_q][["source", "target", "channel", "a", "b", "q", "direction"]].astype(
                     str
@@ -163,8 +170,9 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                 "claims",
                 "Concept pairs with the smallest q",
                 crosstalk_figures.dots("claims", first, labels, max_q),
-                f"Filled: q < {max_q:g}; larger dots, smaller q. Intervals over blocks, sections taken for "
-                "independent. These are the strongest of many: their ratios are too large on average.",
+                f"What neighbours have of both, against the null's mean. Filled: q < {max_q:g}; larger dots, "
+                f"smaller q. {TESTED} Intervals over blocks, sections taken for independent. These are the "
+                "strongest of many: their ratios are too large on average.",
                 "Dot plot of effects with intervals.",
                 first[["source", "target", "what", "log2_ratio", "lo", "hi", "q"]],
             )
@@ -178,7 +186,8 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                     f"Decay with distance in {sample}",
                     crosstalk_figures.decay("decay", shown),
                     "Mean product of residuals of two cells by distance, with 95 % intervals over blocks: "
-                    "channels with themselves, and the pairs with the smallest p.",
+                    "channels with themselves, and the pairs with the smallest p. What falls off within "
+                    "a few cells is local; nothing is tested here.",
                     "Line charts of association by distance.",
                     shown,
                 )
@@ -190,7 +199,9 @@ def _figures(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Figu
                     "crosstalk-nulls",
                     f"Nulls of the strongest pairs in {sample}",
                     crosstalk_figures.null_histograms("crosstalk-nulls", shown),
-                    "Bars: the statistic under toroidal shifts; line: as observed.",
+                    "Bars: the statistic under toroidal shifts within FOVs, each cell taking the value of a "
+                    "cell of its own type; line: as observed. A line beyond the bars is more than place, "
+                    "type and smoothness give. p pools such nulls, standardised, of one receiver type.",
                     "Histograms of null statistics with a line each.",
                     shown,
                 )

@@ -60,7 +60,8 @@ def interpretability(run: Run) -> Section | None:
                 f"Interpretability of units: {space.label}",
                 tissue_figures.scores(f"tis-{key}", space.table, space.null),
                 "One point a unit, a bar at the median. Grey band: the middle 95 % of "
-                f"{space.summary['null']['n']} shuffled units. Cells of all blocks; single scores have a "
+                f"{space.summary['null']['n']} shuffled units, which p is against (q: Benjamini–Hochberg "
+                "over the units of a kind). Cells of all blocks; single scores have a "
                 f"standard error of up to {0.5 / settings['tasks'] ** 0.5:.3f} from the tasks alone.",
                 "Strip charts of the score of each unit by kind of unit, for up to three judges.",
                 space.table,
@@ -125,7 +126,8 @@ def microenvironments(run: Run) -> Section | None:
                 "Units and cell types",
                 tissue_figures.enrichment("unit-types", tables["units"], tables["enrichment"], max_q),
                 "Effect of each unit for each cell type within blocks, from −1 to 1; a dot where q < "
-                f"{max_q:g} with blocks as replicates. Training and validation blocks.",
+                f"{max_q:g}: signs of whole blocks flipped, Benjamini–Hochberg over all units and types. "
+                "Training and validation blocks.",
                 "Heat map of units against cell types.",
                 tables["enrichment"],
             )
@@ -143,7 +145,8 @@ def microenvironments(run: Run) -> Section | None:
                 f"Compartments in {sample}",
                 tissue_figures.tissue(f"tissue-{key}", cells),
                 "Geometric regions use labels and distances (interface: other cells within "
-                f"{summary['interface_um']:g} µm of a tumour cell); compartments use units alone.",
+                f"{summary['interface_um']:g} µm of a tumour cell); compartments use units alone. How "
+                f"well both agree is measured on {summary['agreement_on']}, in the table of agreement.",
                 "Two maps of the section's cells, by region and by called compartment.",
                 shown,
             )
@@ -153,7 +156,8 @@ def microenvironments(run: Run) -> Section | None:
             "composition",
             "Cell types by region",
             tissue_figures.composition("composition", tables["composition"]),
-            "Share of cell types in each geometric region and in each called compartment, all cells.",
+            "Share of cell types in each geometric region and in each called compartment, all cells. "
+            "Nothing is tested here.",
             "Stacked bars of cell types by region.",
             tables["composition"],
         )
@@ -165,7 +169,8 @@ def microenvironments(run: Run) -> Section | None:
                 "Compartments by distance to the tumour",
                 tissue_figures.profiles("profiles", tables["profiles"], summary["interface_um"]),
                 "Means with 95 % block-bootstrap bands; tumour cells at minus their distance to the nearest "
-                "other cell. Shaded: the interface.",
+                "other cell. Shaded: the interface. A description: the interface claim is tested in the "
+                "table.",
                 "Line charts of mean probabilities and of the interface score by distance.",
                 tables["profiles"],
             )

@@ -39,7 +39,8 @@ def probes(run: Run) -> Section | None:
             probe_figures.by_layer("probes-by-layer", found.summary),
             "Mean AUROC over terms on tokens of test cells. Left: only genes that the probe never saw. "
             "Right: all genes, where recognising genes is enough; the dotted lines, the same probes for "
-            "membership permuted over genes, say how far that alone goes.",
+            "membership permuted over genes, say how far that alone goes. Intervals over terms are in "
+            "the TSV.",
             "Line charts of mean AUROC by layer for each kind of probe, on held-out genes and on cells.",
             found.summary,
         ),
@@ -57,7 +58,7 @@ def probes(run: Run) -> Section | None:
             "Dictionary features that a concept needs",
             probe_figures.sparse("probes-sparse", found.path),
             "Median over terms, band: quartiles. L1 path on the mean activation of features over a gene's "
-            "tokens; scored on genes and cells that had no part in it.",
+            "tokens; scored on genes and cells that had no part in it. Grey: membership permuted over genes.",
             "Line chart of AUROC on held-out genes against the number of dictionary features.",
             found.path,
         ),

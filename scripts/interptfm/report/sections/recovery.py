@@ -35,7 +35,8 @@ def recovery(run: Run) -> Section | None:
             "Each planted program",
             figures.programs("recovery-programs", programs, sources),
             "Test F1 by program, sorted by excess over the null; the bar spans from the null mean to the "
-            "dictionary's F1.",
+            "dictionary's F1. Feature and threshold are chosen on validation blocks; the null permutes "
+            "genes in the membership and repeats the choice.",
             "Dot chart of the F1 of each planted program for the dictionary, its null and baselines.",
             programs,
         ),

@@ -133,7 +133,7 @@ def dictionaries(run: Run) -> Section:
                 figures.curves("dictionary-training", frame, panels, x, x),
                 "One line a layer. FVU is the fraction of the activations' variance left unexplained (0 is "
                 "perfect, 1 is no better than the mean), L0 the number of active features a token. Measured "
-                "on training batches; the table has validation and test blocks.",
+                "on training batches; the table has validation and test blocks. Nothing is tested here.",
                 "Line charts of FVU, active features and dead features against training tokens by layer.",
                 frame,
             )

@@ -47,7 +47,9 @@ def steering(run: Run) -> Section | None:
             f"Cells of {found.concepts_summary['cell_type']} steered towards concepts",
             steering_figures.towards("steering-concepts", found.concepts),
             "Decoded change of genes of the concept that had no say in its direction, less that of other "
-            f"genes; {found.concepts_summary['cells']} test cells, intervals over cells.",
+            f"genes; {found.concepts_summary['cells']} test cells, intervals over cells. The band holds 95 % "
+            "of random directions of the same norm, which p is against (q: Benjamini–Hochberg over terms); "
+            "crosses are probes of permuted membership.",
             "Points with intervals for each concept over a band of random directions.",
             found.concepts,
         )
@@ -103,7 +105,8 @@ def _figures(found: Steering) -> list[Figure]:
             "Dose and response, beside baselines",
             steering_figures.dose_curves("steering-doses", screen["doses"], screen["effects"], methods),
             "Medians over targets, bands: quartiles. Left: how much of the observed shift of <cls> is made. "
-            "Right: its direction; straight lines are predictions without a dose.",
+            "Right: its direction; straight lines are predictions without a dose. Judged on perturbed cells "
+            "that nothing was fitted on; the tests against random directions are in the table of methods.",
             "Line charts of the response against the dose for each method.",
             screen["doses"],
         ),
@@ -120,7 +123,7 @@ def _figures(found: Steering) -> list[Figure]:
             "Do perturbed cells differ along their concepts?",
             steering_figures.activity("steering-activity", screen["activity"]),
             "Standardised difference of <cls> between perturbed and control cells, along the target's "
-            "concepts and along random directions, over targets.",
+            "concepts and along random directions, over targets. Concepts that matter lie above random ones.",
             "Violins of differences by layer for concept and random directions.",
             screen["activity"],
         ),
@@ -130,7 +133,8 @@ def _figures(found: Steering) -> list[Figure]:
                     "steering-genes",
                     "Effects on genes",
                     steering_figures.effects_on_genes("steering-genes", screen["expression"]),
-                    "The genes that change most over all targets; each row in its own largest change.",
+                    "The genes that change most over all targets; each row in its own largest change. Above: "
+                    "perturbed cells; below: control cells steered. Nothing is tested here.",
                     "Two heat maps of targets by genes, observed and decoded.",
                     screen["expression"],
                 )
