@@ -184,6 +184,17 @@ def test_a_stain_without_spread_is_not_tested():
     assert list(found["status"]) == ["not tested"]
 
 
+def test_stability_raises_no_grade_by_itself():
+    """Where seeds are compared every aligned row is stable: a link that all rows have tells none apart."""
+    states = {"compartment": [YES, YES], "channel": [YES, NO], "stain": [NO, NO], "steering": [NO, NO]}
+    rows = pd.DataFrame({f"{link}_status": values for link, values in states.items()}).assign(aligned=True)
+    rules = SETTINGS["grades"]
+    both = [grading.grades(rows.assign(stability_status=state), rules).tolist() for state in (YES, NO)]
+    assert both[0] == both[1] == ["moderate", "exploratory"]
+    asked = {**rules, "moderate": {"required": ["stability"], "at_least": 1}}
+    assert list(grading.grades(rows.assign(stability_status=[YES, NO]), asked)) == ["moderate", "exploratory"]
+
+
 def test_stability_comes_from_the_table_over_seeds():
     found = feature_links.stability_links(pd.DataFrame({"feature": [4, 9], "stable": [True, False]}))
     assert list(found["status"]) == [YES, NO]

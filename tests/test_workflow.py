@@ -236,7 +236,8 @@ def test_three_seeds_say_which_features_are_stable(project):
     import pandas as pd
 
     target = "results/tiny/arms/seeds/alignment/batchtopk/layer_1/interpretable.parquet"
-    done = snakemake(project, target, "results/tiny/frontier.tsv")
+    cells = "results/tiny/arms/seeds/features/batchtopk/layer_1/cells.zarr.zip"
+    done = snakemake(project, target, cells, "results/tiny/frontier.tsv")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = project / "results/tiny/arms/seeds/dictionaries/batchtopk/layer_1"
     features = pd.read_parquet(folder / "stability.parquet").set_index("feature")
@@ -252,3 +253,42 @@ def test_three_seeds_say_which_features_are_stable(project):
     assert main["stable"].isna().all()
     frontier = pd.read_csv(project / "results/tiny/frontier.tsv", sep="\t", comment="#")
     assert set(frontier["architecture"]) == {"batchtopk", "gated"} and (frontier["l0"] > 0).all()
+    check_chain_over_seeds(project / "results/tiny", features["stable"])
+
+
+def check_chain_over_seeds(results, stable):
+    """The chain of evidence, read from what the arm with seeds left, takes stability from its table."""
+    import pandas as pd
+    import yaml
+
+    from interptfm.evidence import analysis, reading
+
+    config = yaml.safe_load((results.parents[1] / "config/config.yaml").read_text())
+    settings = config["evidence"] | {"permutations": 20, "bootstrap": 20}
+    arm, place = results / "arms/seeds", "batchtopk/layer_1"
+    given = {
+        **{name: arm / f"alignment/{place}/{name}.parquet" for name in ("concepts", "interpretable")},
+        "summary": arm / f"alignment/{place}/summary.json",
+        "features": arm / f"features/{place}/cells.zarr.zip",
+        "firing": arm / f"features/{place}/firing.zarr.zip",
+        "stability": arm / f"dictionaries/{place}/stability.parquet",
+        "cells": sorted(map(str, (results / "cells").glob("*.h5ad"))),
+        "regions": sorted(map(str, (results / "regions").glob("section_*.parquet"))),
+        "membership": results / "concepts/membership.npz",
+        "genes": results / "concepts/genes.tsv",
+        "terms": results / "concepts/terms.parquet",
+        "channels": results / "activity/channels.parquet",
+        "activity": results / "activity/summary.json",
+        "pairs": results / "crosstalk/pairs.parquet",
+    }
+    material = reading.read(given, "batchtopk", 1, settings)
+    alignment = config["alignment"] | {"permutations": 20, "strata": 5}
+    found = analysis.collect(**material, settings=settings, alignment=alignment, seed=1)
+    assert found.summary["links"]["stability"] == "available"
+    assert (found.rows["stability_status"] == "supported").all()  # only stable features are interpretable
+    funnel = found.funnel.set_index(["chain", "step"])
+    step = funnel.loc[("real", "stability")]
+    best = pd.read_parquet(given["concepts"])["feature"].dropna().astype(int).unique()
+    assert step["status"] == "counted" and step["alone_features"] == stable.reindex(best).sum()
+    assert step["features"] <= funnel.loc[("real", "stain"), "features"]
+    assert funnel.loc[("permuted membership", "stability"), "status"] == "counted"

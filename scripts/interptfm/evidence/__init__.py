@@ -11,6 +11,9 @@ from __future__ import annotations
 
 # After alignment, in the order of the funnel.
 LINKS = ("compartment", "channel", "stain", "stability", "steering")
+# Those that a grade counts. Where seeds are compared, alignment takes stable features only: the link is then
+# supported in every row and tells none from another.
+COUNTED = tuple(link for link in LINKS if link != "stability")
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 NOT_TESTED, NOT_COMPUTED, NOT_MEASURED, NOT_AVAILABLE = (
     "not tested", "not computed", "not measured", "not available",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from interptfm import job
 from interptfm.evidence import (
+    COUNTED,
     GRADES,
     LINKS,
     NOT_AVAILABLE,
@@ -201,7 +202,7 @@ def collect(
 def graded(chain: Chain, rules: Mapping[str, Any]) -> pd.DataFrame:
     """Return the aligned rows with their grade and number of supported links, best first."""
     rows = chain.rows.assign(grade=grading.grades(chain.rows, rules))
-    rows["n_supported"] = sum(grading.supported(rows, link).astype(int) for link in LINKS)
+    rows["n_supported"] = sum(grading.supported(rows, link).astype(int) for link in COUNTED)
     rows["n_missing"] = sum(
         (~rows[f"{link}_status"].isin(["supported", "not supported"])).astype(int) for link in LINKS
     )

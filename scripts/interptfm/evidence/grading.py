@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interptfm.evidence import EXPLORATORY, GRADES, LINKS, NOT_TESTED, SUPPORTED
+from interptfm.evidence import COUNTED, EXPLORATORY, GRADES, LINKS, NOT_TESTED, SUPPORTED
 from interptfm.evidence.feature_links import COMPARTMENT_COLUMNS, STAIN_COLUMNS
 from interptfm.evidence.term_links import EDGE_COLUMNS, STEERING_COLUMNS, require
 
@@ -122,12 +122,12 @@ def grades(rows: pd.DataFrame, rules: Mapping[str, Mapping[str, Any]]) -> pd.Ser
     rows
         As :func:`attach` returns them.
     rules
-        ``strong`` and ``moderate``, each with ``required`` (links) and ``at_least`` (supported links, the
-        required ones included): the first grade whose required links are all supported and whose number is
-        reached. Any other aligned row is exploratory.
+        ``strong`` and ``moderate``, each with ``required`` (links) and ``at_least`` (supported links of
+        ``COUNTED``, the required ones included): the first grade whose required links are all supported and
+        whose number is reached. Any other aligned row is exploratory.
     """
     states = {link: supported(rows, link) for link in LINKS}
-    count = np.sum(list(states.values()), axis=0) if len(rows) else np.zeros(0, int)
+    count = np.sum([states[link] for link in COUNTED], axis=0) if len(rows) else np.zeros(0, int)
     verdict = np.where(rows["aligned"].to_numpy(bool), EXPLORATORY, "").astype(object)
     # From the weakest up, so that the strongest that holds stays.
     for grade in reversed(GRADES[:-1]):
