@@ -69,7 +69,7 @@ def test_every_figure_is_drawn_and_named(page):
       const named = svg.getAttribute('aria-labelledby').split(' ').map((id) => document.getElementById(id));
       return [width, height, named.every((node) => node && node.textContent.length > 5)];
     })""")
-    assert all(width > 100 and height > 15 and named for width, height, named in drawn)
+    assert all(width > 50 and height > 15 and named for width, height, named in drawn)
 
 
 def saved(page, name, patience=20.0):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from interptfm.report import svg
-from interptfm.report.figures import BLUE, GREY, INK, ORANGE, SOFT, VERMILION, WIDTH, short, style
+from interptfm.report.figures import BLUE, DOT, GREY, INK, ORANGE, SOFT, VERMILION, WIDTH, short, style
 from interptfm.report.tissue_figures import TYPE_COLOURS
 
 WITHIN, CROSS = BLUE, VERMILION
@@ -80,7 +80,7 @@ def channel_heat(name: str, rows: pd.DataFrame, max_q: float) -> str:
                 interpolation="nearest",
             )  # fmt: skip
             y, x = np.nonzero(q.to_numpy(float) < max_q)
-            axis.plot(x, y, ".", color="black", markersize=4)
+            axis.plot(x, y, "o", **DOT, markersize=3.4)
             axis.set_yticks(range(len(ratio)), ratio.index, fontsize=6.5)
             axis.set_xticks(range(len(channels)), channels, rotation=40, ha="right")
             axis.set(title=level)

@@ -35,6 +35,8 @@ RASTER_ABOVE = 3_000
 # Bins of the firing rates that `sae.metrics` counts.
 RATE_EDGES = tuple(float(f"{10 ** (power / 4):.3g}") for power in range(-24, 1))
 INK, SOFT = "#1b2733", "#4a5866"
+# A mark on a heat map: seen on dark and on light.
+DOT = {"color": "black", "markeredgecolor": "white", "markeredgewidth": 0.6}
 
 
 def looks(names: Sequence[str]) -> dict[str, tuple[str, Any, str]]:

@@ -10,6 +10,7 @@ import pandas as pd
 from interptfm.report import svg
 from interptfm.report.figures import (
     BLUE,
+    DOT,
     GREEN,
     GREY,
     INK,
@@ -101,7 +102,7 @@ def enrichment(name: str, units: pd.DataFrame, enriched: pd.DataFrame, max_q: fl
             effect, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest",
         )  # fmt: skip
         row, column = np.nonzero(q.to_numpy(float) < max_q)
-        axis.plot(column, row, ".", color="black", markersize=2.2)
+        axis.plot(column, row, "o", **DOT, markersize=2.4)
         axis.set_yticks(range(len(effect)), effect.index)
         labels = [f"{unit}" for unit in chosen]
         axis.set_xticks(range(len(chosen)), labels, rotation=90, fontsize=min(7, 330 / max(len(chosen), 1)))
