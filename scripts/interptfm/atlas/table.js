@@ -82,7 +82,7 @@
       genes[row] = data.genes[i];
       ready[row] = 1;
     }
-    names[space] = {terms: flattened(data.terms), genes: flattened(data.genes)};
+    names[space] = {terms: inverted(data.terms, termText.length), genes: inverted(data.genes, geneText.length)};
     masks.clear();
     state.arrived += 1;
     // The first layer shows at once; the others as they come, but not each with a sort of its own.
@@ -100,19 +100,21 @@
     Atlas.allRows = performance.now();
   }
 
-  // Lists of numbers, one after the other: values of list i stand from at[i] to at[i + 1].
-  function flattened(lists) {
-    const at = new Uint32Array(lists.length + 1);
-    lists.forEach((list, i) => (at[i + 1] = at[i] + list.length));
-    const values = new Uint32Array(at[lists.length]);
-    lists.forEach((list, i) => values.set(list, at[i]));
-    return {at, values};
+  // The rows of each name: those of name k stand in rows from at[k] to at[k + 1].
+  function inverted(lists, count) {
+    const at = new Uint32Array(count + 1);
+    for (const list of lists) for (const name of list) at[name + 1] += 1;
+    for (let name = 0; name < count; name++) at[name + 1] += at[name];
+    const next = at.slice();
+    const rows = new Uint32Array(at[count]);
+    lists.forEach((list, row) => {
+      for (const name of list) rows[next[name]++] = row;
+    });
+    return {at, rows};
   }
 
-  function mark({at, values}, hits, mask, start) {
-    for (let i = 0; i + 1 < at.length; i++) {
-      for (let k = at[i]; k < at[i + 1]; k++) if (hits[values[k]]) mask[start + i] = 1;
-    }
+  function mark({at, rows}, names, mask, start) {
+    for (const name of names) for (let i = at[name]; i < at[name + 1]; i++) mask[start + rows[i]] = 1;
   }
 
   // The rows with a word. The last words stay in memory: a further word, or a letter taken back, searches once.
@@ -124,11 +126,11 @@
     return mask;
   }
 
-  // Rows with a word in their terms, genes, cell type, dictionary or number: names are looked through once a
-  // word, rows by the numbers of their names, in the order of memory.
+  // Rows with a word in their terms, genes, cell type, dictionary or number: names are looked through once, and
+  // only the rows of those that have the word are touched.
   function search(word) {
-    const holds = (texts) => Uint8Array.from(texts, (text) => text.includes(word));
-    const [inTerm, inGene, inGroup] = [termText, geneText, groupText].map(holds);
+    const having = (texts) => texts.map((_, name) => name).filter((name) => texts[name].includes(word));
+    const [inTerm, inGene, inGroup] = [having(termText), having(geneText), new Set(having(groupText))];
     const mask = numeric(Uint8Array);
     const isNumber = /^(#\d*|l?\d*\/?\d*)$/.test(word);
     meta.spaces.forEach(({dictionary, layer, features}, space) => {
@@ -137,9 +139,9 @@
       if (dictionary.toLowerCase().includes(word)) mask.fill(1, start, start + features);
       mark(names[space].terms, inTerm, mask, start);
       mark(names[space].genes, inGene, mask, start);
+      if (!inGroup.size && !isNumber) return;
       for (let i = 0; i < features; i++) {
-        const type = columns.type[start + i];
-        if (type >= 0 && inGroup[type]) mask[start + i] = 1;
+        if (inGroup.has(columns.type[start + i])) mask[start + i] = 1;
         else if (isNumber && `l${layer}/${i} #${i}`.includes(word)) mask[start + i] = 1;
       }
     });
