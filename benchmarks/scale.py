@@ -147,8 +147,8 @@ def overlay(folder: Path, run: str, cells: int, checkpoint: str | None) -> str:
 def snakemake(folder: Path, config: str, targets: Sequence[str]) -> None:
     """Run targets on two cores and 16 GB; what Snakemake says goes to ``<config>.log``."""
     command = [
-        sys.executable, "-m", "snakemake", "--cores", "2", "--resources", f"mem_mb={MEMORY_MB}",
-        *targets, "--configfile", config,
+        sys.executable, "-m", "snakemake", *targets, "--cores", "2", "--resources", f"mem_mb={MEMORY_MB}",
+        "--configfile", config,
     ]  # fmt: skip
     log = folder / f"{config}.log"
     with open(log, "w") as file:

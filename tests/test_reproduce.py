@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
-from planning import plans
+from planning import planned, plans
 
 from interptfm import reproduce
 from interptfm.errors import InputError
@@ -46,8 +48,8 @@ def test_every_command_is_planned(root, tmp_path):
     """Snakemake knows the targets, under runs of other names: what lies in results/ needs no job."""
     cases = {}
     for table in reproduce.TABLES.values():
-        if table.configfile == reproduce.REAL:
-            continue  # needs the real data: test_workflow plans it
+        if table.configfile in (reproduce.REAL, reproduce.SCREEN):
+            continue  # needs the real data: below
         other = tmp_path / f"{table.run}.yaml"
         other.write_text("run: never_made\n")
         configs = [table.configfile] if table.configfile else []
@@ -56,8 +58,43 @@ def test_every_command_is_planned(root, tmp_path):
         }  # fmt: skip
     found = plans(root, cases)
     assert len(found) >= 5
-    for case, planned in found.items():
-        assert isinstance(planned, dict) and sum(planned.values()) > 5, f"{case}: {planned}"
+    for case, jobs in found.items():
+        assert isinstance(jobs, dict) and sum(jobs.values()) > 5, f"{case}: {jobs}"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "name", [n for n, t in reproduce.TABLES.items() if n.startswith("real") or t.run == "thp1"]
+)
+def test_commands_on_real_data_are_planned(root, real_data, name):
+    further = ["--dry-run", "--config", f"data_root={real_data}", "run=never_made"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *reproduce.arguments(name), *further]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sum(planned(done.stdout + done.stderr).values()) > 5
+
+
+def test_numbers_over_targets_are_their_means(tmp_path, monkeypatch):
+    """Two methods, two targets; a number that is missing is no zero."""
+    rows = [
+        ("b", "x", 1.0, 4.0),
+        ("a", "x", 3.0, float("nan")),
+        ("b", "y", 2.0, 8.0),
+        ("a", "y", 5.0, 7000.0),
+    ]
+    frame = pd.DataFrame(rows, columns=["method", "target", "cosine", "overlap"])
+    (tmp_path / "r").mkdir()
+    frame.to_csv(tmp_path / "r/effects.tsv", sep="\t", index=False)
+    columns = {"method": "method", "cosine": "cosine", "overlap": "overlap"}
+    source = reproduce.Source("effects.tsv", columns, mean_over="target")
+    monkeypatch.setitem(reproduce.TABLES, "t", reproduce.Table("T", (source,), run="r"))
+    lines = reproduce.markdown("t", tmp_path).strip().splitlines()
+    assert lines[-2:] == ["| b | 1.5 | 6 |", "| a | 4 | 7000 |"]
+    monkeypatch.setitem(
+        reproduce.TABLES, "t", reproduce.Table("T", (dataclasses.replace(source, mean_over="cell"),), run="r")
+    )
+    with pytest.raises(InputError, match="found no column 'cell'"):
+        reproduce.markdown("t", tmp_path)
 
 
 def test_mistakes_are_one_sentence(tmp_path):

@@ -16,6 +16,8 @@ from interptfm.errors import InputError
 
 REAL = "config/nsclc_mini.yaml"
 LEGACY = "config/legacy.yaml"
+SILENT = "config/no_communication.yaml"
+SCREEN = "config/thp1.yaml"
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Source:
 
     ``files`` is a pattern under ``results/<run>/``; ``columns`` maps columns of a table, or key paths of a
     JSON document (``test.fvu``), to headings. ``rows`` keeps the rows of a table whose columns have these
-    values; in a document it is the key path of the list, or mapping, whose entries are the rows.
+    values; in a document it is the key path of the list, or mapping, whose entries are the rows. With
+    ``mean_over`` (a column) the numbers are means over its values, one row a value of the first column, in
+    the order of the table.
     """
 
     files: str
     columns: Mapping[str, str]
     rows: Mapping[str, str] | str = field(default_factory=dict)
+    mean_over: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,31 @@ HEADLINE = {
     "representation": "representation", "arm": "arm", "layer": "layer", "n": "n", "mean": "mean",
     "lo": "lo", "hi": "hi", "null_mean": "null", "excess": "excess", "p": "p",
 }  # fmt: skip
+
+
+CLAIMS = {"claim": "claim", "value": "value", "n": "n", "wanted": "wanted", "met": "met"}
+PROBES = {
+    "kind": "probe", "split": "held out", "n": "n", "real": "real", "permuted": "permuted",
+    "difference": "difference", "lo": "lo", "hi": "hi",
+}  # fmt: skip
+UNITS = Source(
+    "tis/*/layer_*/summary.json",
+    {
+        "variant": "units", "n": "n", "mean": "mean", "mean_matched": "matched",
+        "mean_heldout_genes": "held-out genes", "n_significant": "q < 0.05", "best_tis": "best",
+    },
+    "variants",
+)  # fmt: skip
+STEERED = Source(
+    "steering/effects.parquet",
+    {
+        "method": "steered along", "n_cells": "cells a target", "cosine_control": "cosine",
+        "null_cosine_control": "of random directions", "centroid_accuracy": "centroid accuracy",
+        "null_centroid_accuracy": "of random directions", "overlap": "signed overlap",
+        "null_overlap": "of random directions",
+    },
+    mean_over="target",
+)  # fmt: skip
 
 
 def _compared(measure: str) -> Source:
@@ -100,16 +130,7 @@ TABLES: dict[str, Table] = {
     ),
     "units": Table(
         "TIS of units beside their controls",
-        (
-            Source(
-                "tis/*/layer_*/summary.json",
-                {
-                    "variant": "units", "n": "n", "mean": "mean", "mean_matched": "matched",
-                    "mean_heldout_genes": "held-out genes", "n_significant": "q < 0.05", "best_tis": "best",
-                },
-                "variants",
-            ),
-        ),
+        (UNITS,),
         ("tis",),
     ),
     "places": Table(
@@ -124,6 +145,60 @@ TABLES: dict[str, Table] = {
             ),
         ),
         ("recovery",),
+    ),
+    "crosstalk": Table(
+        "Planted communication: AUROC of its pairs among all tests, and directions",
+        (
+            Source(
+                "recovery/pair_summary.json",
+                {
+                    "": "activity of cells from", "n_tests": "tests", "auroc": "AUROC",
+                    "auroc_tested": "of the pairs that could be tested", "n_missing": "not tested",
+                },
+                "variants",
+            ),
+            Source(
+                "recovery/pair_summary.json",
+                {
+                    "n_planted": "planted", "variants.features.n_direction_right": "right by features",
+                    "variants.planted activities.n_direction_right": "right by the planted activities",
+                },
+            ),
+        ),
+        ("recovery",),
+    ),
+    "probes": Table(
+        "Probes on held-out genes and cells, beside probes of permuted membership and the untrained model",
+        tuple(
+            Source(f"{arm}probes/layer_*/summary.parquet", PROBES, {"metric": "auroc"})
+            for arm in ("", "arms/*/")
+        ),
+        ("probes",),
+    ),
+    "steering": Table(
+        "Steering against the observed shift, mean over targets, and the claims made of it",
+        (STEERED, Source("recovery/steering_claims.tsv", CLAIMS)),
+        ("steering",),
+    ),
+    "evidence": Table(
+        "How many features and pairs pass each link, beside both nulls and the untrained arm",
+        (
+            Source(
+                "evidence/funnel.tsv",
+                {
+                    "chain": "chain", "kind": "kind", "step": "step", "status": "status",
+                    "features": "features", "rows": "pairs", "lo": "lo", "hi": "hi",
+                },
+            ),
+        ),
+        ("evidence",),
+    ),
+    "without_communication": Table(
+        "The demo without planted communication: F1 against null, baselines and arms",
+        (_compared("F1"),),
+        ("all",),
+        "no_communication",
+        SILENT,
     ),
     "seeds": Table(
         "Features that come back over seeds",
@@ -193,6 +268,23 @@ TABLES: dict[str, Table] = {
         "nsclc_mini",
         REAL,
     ),
+    "real_units": Table(
+        "2,198 real CosMx cells: TIS of units beside their controls", (UNITS,), ("tis",), "nsclc_mini", REAL
+    ),
+    "real_probes": Table(
+        "2,198 real CosMx cells: probes on held-out genes and cells",
+        (Source("probes/layer_*/summary.parquet", PROBES, {"metric": "auroc"}),),
+        ("probes",),
+        "nsclc_mini",
+        REAL,
+    ),
+    "knock_outs": Table(
+        "A real knock-out screen: steering against the observed shift, mean over targets",
+        (STEERED,),
+        ("steering",),
+        "thp1",
+        SCREEN,
+    ),
     "resources": Table(
         "Time and peak memory of every rule",
         (
@@ -255,11 +347,14 @@ def _rows(source: Source, run: Path) -> Iterator[list[Any]]:
                 yield start + [_value(entry, key, path) for key in source.columns]
             continue
         frame = store.read_table(path)
-        for column in (*source.columns, *source.rows):
+        for column in (*source.columns, *source.rows, *([source.mean_over] if source.mean_over else [])):
             if column not in frame:
                 raise InputError(f"{path}: found no column {column!r} among {list(frame)}, expected it")
         for column, wanted in dict(source.rows).items():
             frame = frame[[fnmatch.fnmatchcase(str(value), wanted) for value in frame[column]]]
+        if source.mean_over:
+            first, *numbers = source.columns
+            frame = frame.groupby(first, sort=False)[numbers].mean().reset_index()
         for row in frame[list(source.columns)].itertuples(index=False):
             yield start + list(row)
 
@@ -284,6 +379,6 @@ def _value(content: Any, key: str, path: Path) -> Any:
 def _shown(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return (
-        f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value).replace("|", "\\|")
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return str(value).replace("|", "\\|")
