@@ -93,6 +93,15 @@ def test_bh_equals_statsmodels_and_skips_nan():
     assert np.isnan(stats.benjamini_hochberg(np.array([np.nan]))).all()
 
 
+@pytest.mark.parametrize("n, rows", [(5, 40), (5, 3), (1, 4), (3, 0), (0, 0)])
+def test_members_are_the_rows_of_each_group_in_order(n, rows):
+    group = np.random.default_rng(n).integers(0, max(n, 1), rows)
+    found = stats.members(group, n)
+    assert len(found) == n
+    for k in range(n):
+        assert found[k].tolist() == np.flatnonzero(group == k).tolist()
+
+
 def test_block_bootstrap_sees_the_blocks():
     rng = np.random.default_rng(5)
     blocks = np.repeat(np.arange(30), 40)

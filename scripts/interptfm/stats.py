@@ -158,6 +158,15 @@ def q_among(p: np.ndarray, family: np.ndarray) -> np.ndarray:
     return q
 
 
+def members(group: np.ndarray, n: int) -> list[np.ndarray]:
+    """Return the rows of each of ``n`` groups, ascending, from the group (rows,) int of each row.
+
+    One sort, where a comparison with each group costs rows × groups: blocks grow with the cells.
+    """
+    rows = np.argsort(group, kind="stable")
+    return np.split(rows, np.searchsorted(group[rows], np.arange(1, n)))[:n]
+
+
 def block_bootstrap(
     blocks: np.ndarray,
     statistic: Callable[[np.ndarray], np.ndarray | float],

@@ -49,8 +49,7 @@ def _dependence(
     e, y = _centred(exposed.astype(float), stratum), _centred(response.astype(float), stratum)
     size = (e**2).sum(axis=0)[:, None]
     parts = np.zeros((n_blocks, e.shape[1], y.shape[1]))
-    for k in np.unique(block):
-        mine = block == k
+    for k, mine in enumerate(stats.members(block, n_blocks)):
         parts[k] = e[mine].T @ y[mine]
     return np.divide(parts, size, out=np.full(parts.shape, np.nan), where=size > 1e-9)
 

@@ -66,7 +66,7 @@ def compartment_links(
     if len(labels) < 2 or not len(features):
         return _untested(n_features, COMPARTMENT_COLUMNS)
     block_names, block = np.unique(blocks[keep], return_inverse=True)
-    members = [np.flatnonzero(block == i) for i in range(len(block_names))]
+    members = stats.members(block, len(block_names))
     n_permutations = permutations_for(len(features) * len(labels))
     seed = int(generator.integers(2**63))
     frames = []

@@ -121,8 +121,7 @@ def enrichment(
     _, block = np.unique(blocks[cells], return_inverse=True)
     n_blocks, shape = block.max() + 1, (len(labels), units.shape[1])
     effects, weights = np.zeros((n_blocks, *shape)), np.zeros((n_blocks, *shape))
-    for i in range(n_blocks):
-        mine = block == i
+    for i, mine in enumerate(stats.members(block, n_blocks)):
         auc, weight = block_auc(units[mine], code[mine], len(labels))
         effects[i], weights[i] = 2 * auc - 1, weight[:, None]
     overall, _ = block_auc(units, code, len(labels))

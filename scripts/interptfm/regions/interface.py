@@ -104,9 +104,8 @@ def block_differences(
     """Return per block the mean of near less that of far cells (blocks × units), and its weight (blocks,)."""
     labels, block = np.unique(blocks, return_inverse=True)
     effects, weights = np.zeros((len(labels), ranks.shape[1])), np.zeros(len(labels))
-    for i in range(len(labels)):
-        mine = block == i
-        a, b = ranks[mine & near], ranks[mine & ~near]
+    for i, mine in enumerate(stats.members(block, len(labels))):
+        a, b = ranks[mine[near[mine]]], ranks[mine[~near[mine]]]
         if len(a) and len(b):
             effects[i], weights[i] = a.mean(axis=0) - b.mean(axis=0), len(a) * len(b) / (len(a) + len(b))
     return effects, weights
