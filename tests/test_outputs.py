@@ -17,6 +17,7 @@ INTERNAL = (".digests/", ".work/", ".snakemake", "figures/.")
 # What only other targets make; another test of the session may have run them.
 LATER = (
     "annotate/",
+    "gene_text/",
     "spatialdata/",
     "diff/",
     "frontier.tsv",

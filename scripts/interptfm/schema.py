@@ -1,6 +1,7 @@
 """What the configuration's schema says: one sentence for a mistake, the defaults, the table of all keys.
 
-Plain JSON Schema but for the tagged union of dictionaries, where ``architecture`` chooses the keys.
+Plain JSON Schema but for tagged unions, where one key (:data:`TAGS`) chooses the others: ``architecture`` of
+dictionaries, ``kind`` of providers of gene texts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 from interptfm.errors import InputError
 
 Config = dict[str, Any]
+
+TAGS = ("architecture", "kind")
 
 
 def check(value: Any, schema: dict[str, Any], name: str) -> None:
@@ -40,12 +43,18 @@ def referred(part: Config, schema: Config) -> Config:
     return {**target, **own, "properties": {**target.get("properties", {}), **own.get("properties", {})}}
 
 
+def tag_of(properties: Config) -> str | None:
+    """Return the key that chooses a branch of a tagged union, given the branch's properties."""
+    return next((tag for tag in TAGS if "const" in properties.get(tag, {})), None)
+
+
 def branch_of(value: Config, part: Config, schema: Config) -> tuple[int, Config] | None:
-    """Return number and content of the branch that a tagged union's ``architecture`` chooses."""
+    """Return number and content of the branch that a tagged union's tag chooses."""
     for number, branch in enumerate(part.get("oneOf", ())):
         branch = referred(branch, schema)
-        tag = branch.get("properties", {}).get("architecture")
-        if tag and value.get("architecture") == tag["const"]:
+        properties = branch.get("properties", {})
+        tag = tag_of(properties)
+        if tag and value.get(tag) == properties[tag]["const"]:
             return number, branch
     return None
 
@@ -73,11 +82,11 @@ def _union_sentence(error: Any, schema: Config) -> str | None:
             return None
         place = ".".join(str(part) for part in error.absolute_path)
         close = difflib.get_close_matches(str(foreign), {**common, **own}, 1)
-        architecture = error.instance["architecture"]
-        known = [key for key in own if key != "architecture"]
+        tag = tag_of(own)
+        known = [key for key in own if key != tag]
         hint = f"did you mean {close[0]!r}?" if close else f"expected of {', '.join([*common, *known])}"
         return (
-            f"key {place!r}: found the key {foreign!r}, which architecture {architecture!r} does not have; "
+            f"key {place!r}: found the key {foreign!r}, which {tag} {error.instance[tag]!r} does not have; "
             f"{hint}"
         )
     inner = [each for each in error.context if each.schema_path[0] == number]
@@ -123,20 +132,23 @@ def _words(values: Any) -> str:
 
 
 def with_defaults(config: Config, schema: Config) -> Config:
-    """Return a valid configuration in which every dictionary has all the keys of its architecture."""
-    union = schema["$defs"]["dictionary"]
+    """Return a valid configuration in which every member of a tagged union has all the keys of its kind."""
 
-    def completed(dictionary: Config) -> Config:
-        _, branch = branch_of(dictionary, union, schema)  # type: ignore[misc]  # it is valid
+    def completed(value: Config, definition: str) -> Config:
+        union = schema["$defs"][definition]
+        _, branch = branch_of(value, union, schema)  # type: ignore[misc]  # it is valid
         parts = {**union["properties"], **branch["properties"]}
         defaults = {key: referred(part, schema).get("default", ...) for key, part in parts.items()}
-        known = {key: value for key, value in defaults.items() if value is not ...}
-        return {**known, **dictionary}
+        known = {key: each for key, each in defaults.items() if each is not ...}
+        return {**known, **value}
 
-    lists = {"dictionaries": [completed(each) for each in config["dictionaries"]]}
+    lists = {"dictionaries": [completed(each, "dictionary") for each in config["dictionaries"]]}
     if "extras" in config:
-        frontier = [completed(each) for each in config["extras"]["frontier"]]
+        frontier = [completed(each, "dictionary") for each in config["extras"]["frontier"]]
         lists["extras"] = {**config["extras"], "frontier": frontier}
+    if "gene_text" in config:
+        providers = [completed(each, "provider") for each in config["gene_text"]["providers"]]
+        lists["gene_text"] = {**config["gene_text"], "providers": providers}
     return {**config, **lists}
 
 
@@ -159,7 +171,7 @@ def _rows(parent: dict[str, Any], value: Any, prefix: str, schema: Config) -> It
             yield from _rows(part, inner, f"{path}.", schema)
         elif part.get("type") == "array" and "properties" in items:
             yield path, part.get("description", ""), ...
-            if part.get("items", {}).get("$ref") and path != "dictionaries":
+            if part.get("items", {}).get("$ref") and path == "extras.frontier":
                 continue  # described once
             first = inner[0] if inner is not ... and inner else ...
             yield from _rows(items, first, f"{path}[].", schema)
@@ -174,12 +186,14 @@ def _union_rows(union: Config, value: Any, prefix: str, schema: Config) -> Itera
     parts: dict[str, Config] = {}
     for branch in union.get("oneOf", ()):
         properties = referred(branch, schema)["properties"]
+        tag = tag_of(properties)
         for key, part in properties.items():
-            if key != "architecture":
-                owners.setdefault(key, []).append(properties["architecture"]["const"])
+            if key != tag:
+                owners.setdefault(key, []).append(properties[tag]["const"])
                 parts[key] = referred(part, schema)
     for key, part in parts.items():
-        tags = "all but imported" if len(owners[key]) == len(union["oneOf"]) - 1 else ", ".join(owners[key])
+        most = len(union["oneOf"]) - 1 == len(owners[key]) > 3
+        tags = "all but imported" if most else ", ".join(owners[key])
         default = part.get("default", ...)
         inner = value[key] if isinstance(value, dict) and key in value else default
         yield f"{prefix}{key}", f"{part['description']} ({tags})", inner

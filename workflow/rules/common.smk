@@ -18,6 +18,7 @@ from interptfm import fetch as downloads
 from interptfm import job, passes, spaces
 from interptfm.annotate import settings as annotate_settings
 from interptfm.errors import InputError
+from interptfm.gene_text import settings as text_settings
 from interptfm.steering import settings as steering_settings
 
 NEURONS = "neurons"
@@ -34,6 +35,7 @@ def load():
         settings.layers(arm, f"configuration: arm {name!r}" if name else "configuration")
     spaces.check(arms)
     steering_settings.check(arms)
+    text_settings.check(arms[""])
     samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
@@ -63,6 +65,8 @@ HEADLINE = config["dictionaries"][0]["name"]
 # What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
 PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
+TEXT_REPRESENTATIONS = dict(text_settings.representations(ARMS[""]))
+TEXT_PROVIDERS = [provider["name"] for provider in ARMS[""]["gene_text"]["providers"]]
 
 
 def choice(names):
@@ -80,6 +84,9 @@ wildcard_constraints:
     dictionary=choice([NEURONS, *BASELINES, *DICTIONARY_NAMES]),
     number=r"\d+",
     units=choice(entry["name"] for entry in config["tis"]["units"]),
+    provider=choice(TEXT_PROVIDERS),
+    form=choice(text_settings.FORMS),
+    representation=choice(TEXT_REPRESENTATIONS),
 
 
 def arm_name(wildcards):
@@ -553,8 +560,16 @@ def tis_inputs(wildcards):
         found["held_out"] = activation_files(held_out, [layer])
         found["held_out_args"] = f"{arm_folder(held_out, 'model')}/model/args.json"
     if config["tis"]["embedding"]:
-        found["embedding"] = str(Path(config["data_root"], config["tis"]["embedding"]))
+        found["embedding"] = judge_table()
     return {**found, "units": unit_files(wildcards.units, layer)}
+
+
+def judge_table():
+    """Return the gene vectors of the judge by embedding: a provider's of gene_text, or a given file."""
+    provider = text_settings.judge_provider(config)
+    if provider is not None:
+        return f"{RUN}/gene_text/{provider}/genes.parquet"
+    return str(Path(config["data_root"], config["tis"]["embedding"]))
 
 
 def tis_settings(wildcards):
@@ -795,6 +810,70 @@ def annotated_files(wildcards):
     return list(ANNOTATED.values())
 
 
+def text_sources(wildcards):
+    """Input function: what the texts of genes are made of, a table or the concepts."""
+    source = config["gene_text"]["texts"]
+    if source == text_settings.ONTOLOGY:
+        names = {"genes": "genes.tsv", "membership": "membership.npz", "terms": "terms.parquet"}
+        return {role: f"{RUN}/concepts/{name}" for role, name in names.items()}
+    return {"texts": ncbi_texts() if source == text_settings.NCBI else str(Path(config["data_root"], source))}
+
+
+def ncbi_texts():
+    """Return where the downloaded texts are: with the data, for all runs."""
+    return str(Path(config["data_root"], f"ncbi_gene_texts_{config['gene_text']['ncbi']['taxon']}.tsv"))
+
+
+def downloads_texts():
+    """Tell whether the texts are to be downloaded: a rule makes no file that is there, as in fetch.smk."""
+    return config["gene_text"]["texts"] == text_settings.NCBI and not os.path.isfile(ncbi_texts())
+
+
+def provider_settings(wildcards):
+    """Params function: a provider of gene vectors."""
+    return text_settings.provider(ARMS[""], wildcards.provider)
+
+
+def provider_inputs(wildcards):
+    """Input function: the texts that a provider embeds, or its table."""
+    provider = provider_settings(wildcards)
+    if provider["kind"] == "table":
+        return {"table": str(Path(config["data_root"], provider["path"]))}
+    return {"texts": f"{RUN}/gene_text/texts.tsv"}
+
+
+def form_inputs(wildcards):
+    """Input function: the vectors of genes, or the texts that a provider of sentences is fitted to."""
+    if wildcards.form == text_settings.SENTENCE:
+        return {"texts": f"{RUN}/gene_text/texts.tsv"}
+    return {"genes": f"{RUN}/gene_text/{wildcards.provider}/genes.parquet"}
+
+
+def text_representation(wildcards):
+    """Input function: the files of a representation that cell types are told by; none for expression's own."""
+    setting = TEXT_REPRESENTATIONS[wildcards.representation]
+    if setting["source"] == "text":
+        return {"representation": f"{RUN}/gene_text/{setting['provider']}/cells_{setting['form']}.h5ad"}
+    if setting["source"] == "cls":
+        return {"representation": activation_files("", [setting["layer"]])}
+    if setting["source"] == "features":
+        return {"representation": f"{RUN}/features/{HEADLINE}/layer_{setting['layer']}/cells.zarr.zip"}
+    if setting["source"] == "obsm":
+        path = str(Path(config["data_root"], setting["path"]))
+        return {"representation": list(dict.fromkeys(path.replace("{sample}", name) for name in SAMPLES))}
+    return {}
+
+
+def gene_text_settings(*keys):
+    """Return the settings of gene_text with these keys."""
+    return {key: ARMS[""]["gene_text"][key] for key in keys}
+
+
+def donors():
+    """Return sample → donor; a sample without one is a donor of its own."""
+    return {name: row["donor"] or name for name, row in SAMPLES.items()}
+
+
 def record_passes():
     """Write which layers share a forward pass; results that cannot be written end the run here."""
     try:
@@ -831,8 +910,8 @@ def given_files():
     for units, layer in scored_units():
         if spaces.unit_settings(config, units)["source"] == "obsm":
             found += unit_files(units, layer)
-    placed = (config["ontology"]["slim"], config["tis"]["embedding"])
-    found += [str(Path(config["data_root"], path)) for path in placed if path]
+    judge = None if text_settings.judge_provider(config) else config["tis"]["embedding"]
+    found += [str(Path(config["data_root"], path)) for path in (config["ontology"]["slim"], judge) if path]
     main = ARMS[""]
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":

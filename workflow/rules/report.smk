@@ -16,6 +16,7 @@ EXTRA_TARGETS = [
     *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
     *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
     *STABILITY,
+    *GENE_TEXT_FILES,
     *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY else []),
 ]
 
@@ -149,7 +150,7 @@ REPORT_PARAMS = {
     "config": {
         key: value
         for key, value in ARMS[""].items()
-        if key not in ("environments", "fetch", "extras", "annotate")
+        if key not in ("environments", "fetch", "extras", "annotate", "gene_text")
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
