@@ -11,7 +11,8 @@ def later(given, params):
     def named(names, key):
         return dict(zip(names, report.listed(given.get(key, [])), strict=True))
 
-    found = dict.fromkeys(("microenvironments", "activity", "crosstalk", "probing", "steering", "evidence"))
+    stages = ("microenvironments", "activity", "crosstalk", "probing", "steering", "evidence", "gene_text")
+    found = dict.fromkeys(stages)
     if given.get("tis"):
         found["microenvironments"] = report.read_microenvironments(
             params.tis,
@@ -40,6 +41,8 @@ def later(given, params):
         )
     if given.get("evidence"):
         found["evidence"] = named(params.evidence, "evidence")
+    if given.get("gene_text"):
+        found["gene_text"] = report.read_gene_text(params.gene_text_index, params.gene_text)
     return found
 
 

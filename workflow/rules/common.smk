@@ -67,6 +67,7 @@ PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
 TEXT_REPRESENTATIONS = dict(text_settings.representations(ARMS[""]))
 TEXT_PROVIDERS = [provider["name"] for provider in ARMS[""]["gene_text"]["providers"]]
+TEXT_BASELINES = [text_settings.baseline(name) for name in TEXT_PROVIDERS]
 
 
 def choice(names):
@@ -81,7 +82,7 @@ wildcard_constraints:
     other=choice([name for name in ARMS if name]) if len(ARMS) > 1 else "()",
     part=r"|\.added_\d+",
     layer=r"\d+",
-    dictionary=choice([NEURONS, *BASELINES, *DICTIONARY_NAMES]),
+    dictionary=choice([NEURONS, *BASELINES, *TEXT_BASELINES, *DICTIONARY_NAMES]),
     number=r"\d+",
     units=choice(entry["name"] for entry in config["tis"]["units"]),
     provider=choice(TEXT_PROVIDERS),
@@ -375,7 +376,7 @@ def seed_weights(wildcards):
 def stability_of(wildcards):
     """Input function: the table that says which features are stable, where further seeds are trained."""
     name = arm_name(wildcards)
-    untrained = (NEURONS, *BASELINES)
+    untrained = (NEURONS, *BASELINES, *TEXT_BASELINES)
     if wildcards.dictionary in untrained or not further_seeds(name, wildcards.dictionary):
         return []
     return at("dictionaries", "dictionaries/{dictionary}/layer_{layer}/stability.parquet")(wildcards)
@@ -470,7 +471,7 @@ def source_of_codes(wildcards):
     name, place = wildcards.dictionary, "{dictionary}/layer_{layer}"
     if name == NEURONS:
         return {}
-    if name in BASELINES:
+    if name in (*BASELINES, *TEXT_BASELINES):
         fitted = f"features/{place}/representation.zarr.zip"
         return {"representation": at("features", fitted)(wildcards)}
     weights = f"dictionaries/{place}/sae_weights.safetensors"
@@ -862,6 +863,25 @@ def text_representation(wildcards):
         path = str(Path(config["data_root"], setting["path"]))
         return {"representation": list(dict.fromkeys(path.replace("{sample}", name) for name in SAMPLES))}
     return {}
+
+
+def judge_inputs(wildcards):
+    """Input function: as of the score of units, judged by a provider's vectors."""
+    return {
+        **tis_inputs(wildcards),
+        "embedding": f"{RUN}/gene_text/{wildcards.provider}/genes.parquet",
+    }
+
+
+def aligned_texts(wildcards):
+    """Input function: summaries of the alignment of baselines and of gene vectors, at the chosen layer."""
+    names = [*USED_BASELINES, *TEXT_BASELINES]
+    return [f"{RUN}/alignment/{name}/layer_{chosen_layer()}/summary.json" for name in names]
+
+
+def leaves_of(index):
+    """Return the paths of an index, role → path or role → name → path."""
+    return [path for each in index.values() for path in (each.values() if isinstance(each, dict) else [each])]
 
 
 def gene_text_settings(*keys):

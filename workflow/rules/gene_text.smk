@@ -6,14 +6,19 @@ TYPE_TABLES = {role: f"{TYPE_FOLDER}/{role}.parquet" for role in ("predictions",
 TEXT_TABLES = {role: f"{TEXT_FOLDER}/{role}.tsv" for role in ("scores", "differences", "types", "curve")}
 TEXT_TABLES["summary"] = f"{TEXT_FOLDER}/summary.json"
 MAPPED = [f"{provider['name']}_weighted" for provider in ARMS[""]["gene_text"]["providers"]] + ["pca"]
-GENE_TEXT_FILES = (
-    [
-        *TEXT_TABLES.values(),
-        *(f"{TEXT_FOLDER}/maps/{name}.parquet" for name in MAPPED),
-    ]
-    if ARMS[""]["gene_text"]["enabled"]
-    else []
-)
+# Role -> path, or name -> path: what the report shows.
+GENE_TEXT_INDEX = {
+    **TEXT_TABLES,
+    "alignment": f"{TEXT_FOLDER}/alignment.tsv",
+    "maps": {name: f"{TEXT_FOLDER}/maps/{name}.parquet" for name in MAPPED},
+    "providers": {name: f"{TEXT_FOLDER}/{name}/summary.json" for name in TEXT_PROVIDERS},
+    "terms": {name: f"{TEXT_FOLDER}/{name}/terms.parquet" for name in TEXT_PROVIDERS},
+    "tis": {
+        name: f"{TEXT_FOLDER}/{name}/tis/{REGION_UNITS}/layer_{REGION_LAYER}/summary.json"
+        for name in TEXT_PROVIDERS
+    },
+}
+GENE_TEXT_FILES = leaves_of(GENE_TEXT_INDEX) if ARMS[""]["gene_text"]["enabled"] else []
 
 
 if downloads_texts():
@@ -199,3 +204,87 @@ rule compare_cell_types:
         seed=config["seed"],
     script:
         "../../scripts/compare_cell_types.py"
+
+
+rule mark_types:
+    input:
+        vectors=f"{TEXT_FOLDER}/{{provider}}/genes.parquet",
+        membership=f"{RUN}/concepts/membership.npz",
+        genes=f"{RUN}/concepts/genes.tsv",
+        terms=f"{RUN}/concepts/terms.parquet",
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "gene_text.terms"),
+    output:
+        terms=f"{TEXT_FOLDER}/{{provider}}/terms.parquet",
+    log:
+        f"{RUN}/logs/mark_types/{{provider}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/mark_types/{{provider}}.tsv"
+    conda:
+        "../../envs/gene_text.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(4000, 60),
+        runtime=minutes(60),
+    params:
+        gene_text=gene_text_settings("cells", "max_cells", "terms"),
+        seed=config["seed"],
+    script:
+        "../../scripts/mark_types.py"
+
+
+# The units that compartments are called from, judged by the texts of genes instead of by expression.
+use rule score_units as judge_by_text with:
+    input:
+        unpack(judge_inputs),
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "tis"),
+    output:
+        **{
+            role: f"{TEXT_FOLDER}/{{provider}}/tis/{{units}}/layer_{{layer}}/{file}"
+            for role, file in TIS_TABLES.items()
+        },
+    log:
+        f"{RUN}/logs/judge_by_text/{{provider}}_{{units}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/judge_by_text/{{provider}}_{{units}}_{{layer}}.tsv"
+
+
+rule represent_text:
+    input:
+        vectors=f"{TEXT_FOLDER}/{{provider}}/genes.parquet",
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "features", "tis.units"),
+    output:
+        representation=f"{RUN}/features/{text_settings.baseline('{provider}')}/layer_{{layer}}/representation.zarr.zip",
+    log:
+        f"{RUN}/logs/represent_text/{{provider}}_{{layer}}.log",
+    benchmark:
+        f"{RUN}/benchmarks/represent_text/{{provider}}_{{layer}}.tsv"
+    conda:
+        "../../envs/model.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(2000, 12),
+        runtime=minutes(10),
+    params:
+        provider="{provider}",
+    script:
+        "../../scripts/represent_text.py"
+
+
+use rule compare_representations as compare_text_alignment with:
+    input:
+        baselines=aligned_texts,
+        choice=f"{RUN}/alignment/chosen_layer.json",
+        main=layered("alignment/{dictionary}/layer_{layer}/summary.json", "", [HEADLINE]),
+        neurons=layered("alignment/{dictionary}/layer_{layer}/summary.json", "", [NEURONS]),
+        arms=[],
+        code=lib("job", "store", "headline"),
+    output:
+        table=f"{TEXT_FOLDER}/alignment.tsv",
+        summary=f"{TEXT_FOLDER}/alignment.json",
+    log:
+        f"{RUN}/logs/compare_text_alignment.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_text_alignment.tsv"

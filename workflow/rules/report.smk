@@ -17,7 +17,7 @@ EXTRA_TARGETS = [
     *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
     *STABILITY,
     *GENE_TEXT_FILES,
-    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY else []),
+    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES else []),
 ]
 
 
@@ -213,6 +213,7 @@ if f"{RUN}/extras.html" in EXTRA_TARGETS:
                 "curve": f"{RUN}/recovery/curve.tsv" if STRENGTH_ARMS else [],
                 "stability": STABILITY,
                 "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
+                "gene_text": GENE_TEXT_FILES,
             },
         output:
             report=f"{RUN}/extras.html",
@@ -229,5 +230,7 @@ if f"{RUN}/extras.html" in EXTRA_TARGETS:
             runtime=minutes(10),
         params:
             **REPORT_PARAMS,
+            gene_text=ARMS[""]["gene_text"],
+            gene_text_index=GENE_TEXT_INDEX,
         script:
             "../../scripts/write_report.py"

@@ -70,7 +70,7 @@ rule encode_baseline:
     benchmark:
         f"{RUN}/benchmarks/encode_baseline/{{baseline}}_{{layer}}.tsv"
     wildcard_constraints:
-        baseline=choice(BASELINES),
+        baseline=choice([*BASELINES, *TEXT_BASELINES]),
     conda:
         "../../envs/model.yaml"
     threads: 1

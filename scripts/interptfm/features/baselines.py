@@ -212,8 +212,17 @@ def static_scores(weights: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """
     known = ids >= 0
     if not known.any():
-        raise InputError("vocabulary: found none of the panel's genes, expected some")
+        raise InputError("gene vectors: found none of the panel's genes, expected some")
     rows = np.zeros((len(ids), weights.shape[1]))
     rows[known] = weights[ids[known]]
     rows[known] -= rows[known].mean(axis=0)
     return both_signs(rows)
+
+
+def text_scores(vectors: np.ndarray, known: Sequence[str], genes: Sequence[str]) -> np.ndarray:
+    """Return vectors of genes that were made elsewhere (of texts, say), centred, both signs (genes × 2 d).
+
+    ``vectors`` (rows × d) and their symbols ``known``; a gene of the panel without one scores 0 throughout.
+    """
+    place = {gene: i for i, gene in enumerate(known)}
+    return static_scores(vectors, np.array([place.get(gene, -1) for gene in genes]))

@@ -46,6 +46,13 @@ def check(config: Config) -> None:
         return
     for provider in providers:
         _check_provider(config, provider)
+    taken = {baseline(name) for name in names}
+    for dictionary in [*config["dictionaries"], *config["extras"]["frontier"]]:
+        if dictionary["name"] in taken:
+            raise InputError(
+                f"configuration: key 'dictionaries': found the name {dictionary['name']!r}, expected "
+                "another, since the vectors of a provider of gene_text are called so"
+            )
     known = [name for name, _ in representations(config)]
     for repeated in {name for name in known if known.count(name) > 1}:
         raise InputError(
@@ -79,6 +86,11 @@ def judge_provider(config: Config) -> str | None:
 def provider(config: Config, name: str) -> Config:
     """Return the settings of the provider with this name."""
     return next(each for each in config["gene_text"]["providers"] if each["name"] == name)
+
+
+def baseline(name: str) -> str:
+    """Return what a provider's vectors are called among representations aligned with concepts."""
+    return f"text-{name}"
 
 
 def forms(provider: Config, block: Config) -> list[str]:

@@ -8,6 +8,7 @@ takes those frames; ``figures`` draws; ``page`` assembles. A further stage adds 
 from __future__ import annotations
 
 from interptfm.report.crosstalk import read as read_crosstalk
+from interptfm.report.gene_text import read as read_gene_text
 from interptfm.report.microenvironments import read as read_microenvironments
 from interptfm.report.page import Figure, Section, Table, render
 from interptfm.report.probing import read as read_probing
@@ -26,6 +27,7 @@ __all__ = [
     "listed",
     "read",
     "read_crosstalk",
+    "read_gene_text",
     "read_microenvironments",
     "read_probing",
     "read_steering",

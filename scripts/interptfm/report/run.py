@@ -13,6 +13,7 @@ import pandas as pd
 from interptfm import recovery, store
 from interptfm.errors import InputError
 from interptfm.report.crosstalk import Crosstalk
+from interptfm.report.gene_text import GeneText
 from interptfm.report.microenvironments import Microenvironments
 from interptfm.report.probing import Probing
 from interptfm.report.steering import Steering
@@ -71,6 +72,7 @@ class Run:
     steering: Steering | None = None
     evidence: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     atlas: str = ""
+    gene_text: GeneText | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,6 +157,7 @@ def read(
     steering: Steering | None = None,
     evidence: Mapping[str, str] | None = None,
     atlas: str = "",
+    gene_text: GeneText | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -182,7 +185,7 @@ def read(
         Tables of the reading of features, and its ``summary``, by name.
     activity
         Tables of the activity of concepts, and its ``summary``, by name.
-    microenvironments, crosstalk, probing, steering
+    microenvironments, crosstalk, probing, steering, gene_text
         What later stages left, read already.
     evidence
         Tables of the chain of evidence, and its ``summary``, by name.
@@ -244,6 +247,7 @@ def read(
         steering=steering,
         evidence=_reading(evidence) if evidence else None,
         atlas=atlas,
+        gene_text=gene_text,
         provenance=dict(provenance or {}),
     )
 

@@ -15,6 +15,7 @@ from interptfm.report.sections.common import model_kind
 from interptfm.report.sections.crosstalk import crosstalk
 from interptfm.report.sections.dictionary_quality import dictionary_quality
 from interptfm.report.sections.evidence import evidence
+from interptfm.report.sections.gene_text import gene_text
 from interptfm.report.sections.microenvironments import interpretability, microenvironments
 from interptfm.report.sections.overview import overview
 from interptfm.report.sections.probes import probes
@@ -41,6 +42,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     probes,
     steering,
     evidence,
+    gene_text,
 )
 
 
