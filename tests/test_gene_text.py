@@ -490,3 +490,138 @@ def test_one_seed_gives_one_null():
     first, second = classification.null(representation, task), classification.null(representation, task)
     pd.testing.assert_frame_equal(first, second)
     assert job.seed(1, "gene_text") != job.seed(2, "gene_text")
+
+
+# Terms.
+
+
+def planted_terms():
+    """A term a type, of the type's own genes, and one of genes of no type."""
+    membership = np.zeros((30, 5), bool)
+    for t in range(5):
+        membership[5 * t : 5 * t + 5, t] = True
+    terms = pd.DataFrame({"term_id": list("TUVWX"), "name": list("tuvwx"), "ic": [1.0, 2, 3, 4, 5]})
+    return sparse.csr_matrix(membership), terms
+
+
+def test_terms_mark_the_types_whose_genes_they_are_made_of():
+    from interptfm.gene_text import terms as gene_terms
+
+    cells, (membership, terms) = world(), planted_terms()
+    rng = np.random.default_rng(0)
+    known = np.ones(30, bool)
+    chosen = gene_terms.chosen_terms(membership, terms, known, 5, 10)
+    assert chosen.tolist() == [4, 3, 2, 1, 0]
+    vectors = rng.standard_normal((30, 40)).astype(np.float32)
+    found = gene_terms.mark_types(cells, cells.genes, vectors, 30, membership, terms, chosen, rng)
+    assert len(found) == 5 * 4
+    own = found[found["term_id"].map(dict(zip("TUVW", "abcd", strict=True))) == found["cell_type"]]
+    assert len(own) == 4 and (own["n_genes"] == 5).all()
+    for route in gene_terms.ROUTES:
+        assert (own[f"effect_{route}"] > 0.3).all(), route
+        assert (own[f"q_{route}"] < 0.05).all(), route
+    of_none = found[found["term_id"] == "X"]
+    assert (of_none["q_expression"] > 0.01).all()
+
+
+def test_terms_with_too_few_known_genes_are_not_tested():
+    from interptfm.gene_text import terms as gene_terms
+
+    membership, terms = planted_terms()
+    known = np.ones(30, bool)
+    known[:2] = False
+    assert gene_terms.chosen_terms(membership, terms, known, 5, 2).tolist() == [4, 3]
+    assert 0 not in gene_terms.chosen_terms(membership, terms, known, 5, 9)
+    with pytest.raises(InputError, match="found no term with 6 genes that have a vector"):
+        gene_terms.chosen_terms(membership, terms, known, 6, 9)
+
+
+def test_similarity_is_a_cosine_of_what_is_centred():
+    from interptfm.gene_text import terms as gene_terms
+
+    rng = np.random.default_rng(1)
+    cells, vectors = rng.standard_normal((6, 3)), rng.standard_normal((4, 3))
+    members = sparse.csr_matrix(np.array([[1, 0], [1, 0], [0, 1], [0, 1]], bool))
+    found = gene_terms.similarity(cells, vectors, members)
+    term = vectors[:2].mean(axis=0) - vectors.mean(axis=0)
+    cell = cells[4] - cells.mean(axis=0)
+    expected = cell @ term / np.linalg.norm(cell) / np.linalg.norm(term)
+    assert found[4, 0] == pytest.approx(expected, rel=1e-4)
+
+
+# The representation of tokens.
+
+
+def test_gene_vectors_become_a_representation_of_tokens():
+    from interptfm.features import baselines
+
+    found = baselines.text_scores(np.array([[1.0, 0], [3, 4]]), ["A", "C"], ["A", "B", "C"])
+    np.testing.assert_array_equal(found[:, :2], [[0, 0], [0, 0], [1, 2]])
+    np.testing.assert_array_equal(found[:, 2:], [[1, 2], [0, 0], [0, 0]])
+
+
+# The report.
+
+EVIL = '<b>T & "x" cell</b>'
+
+
+@pytest.fixture(scope="module")
+def shown(told):
+    from types import SimpleNamespace
+
+    from interptfm.report.gene_text import GeneText
+
+    _, task, representation, predictions = told
+    names = ["tfidf_weighted", "tfidf_permuted", "pca"]
+    predictions = predictions.replace("b", EVIL)
+    types = [EVIL if name == "b" else name for name in task.names]
+    curve, null = (
+        classification.learning_curve(representation, task),
+        classification.null(representation, task),
+    )
+    tables = comparison.compare(
+        dict.fromkeys(names, predictions), dict.fromkeys(names, curve), dict.fromkeys(names, null),
+        types, ["d"], "pca", 30, 1,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    places = pd.DataFrame({"cell_type": [EVIL, "a"] * 10, "variant": ["before"] * 10 + ["after"] * 10,
+                           "x": rng.random(20), "y": rng.random(20)})  # fmt: skip
+    terms = pd.DataFrame({"term_id": ["T"], "name": [EVIL], "n_genes": [5], "cell_type": ["a"]})
+    routes = {
+        f"{key}_{route}": 0.01 for key in ("effect", "q") for route in ("text", "permuted", "expression")
+    }
+    tis = {"units": "cls", "variants": [{"variant": "units", "n": 1, "mean": 0.9, "mean_matched": 0.8,
+                                         "n_significant": 1, "best_tis": 0.9}]}  # fmt: skip
+    aligned = pd.DataFrame({"representation": ["text-tfidf"], "layer": [1], "evaluation": ["gene_held_out"],
+                            "measure": ["auroc"], "mean": [0.9], "lo": [0.8], "hi": [1.0],
+                            "null_mean": [0.5], "excess": [0.4], "p": [0.01]})  # fmt: skip
+    found = GeneText(
+        **tables, summary={"folds": 4, "rare": ["d"], "reference": "pca"}, maps={"tfidf_weighted": places},
+        providers={"tfidf": {"kind": "tfidf", "n_genes": 20, "n_panel": 30, "dimensions": 8}},
+        terms={"tfidf": terms.assign(**routes)}, tis={"tfidf": tis}, alignment=aligned,
+        settings={"texts": "ontology", "max_q": 0.05, "split": {"by": "block", "folds": 4}},
+    )  # fmt: skip
+    return SimpleNamespace(gene_text=found)
+
+
+def test_the_section_makes_a_page(shown):
+    from xml.etree import ElementTree
+
+    from interptfm.report import render
+    from interptfm.report.sections.gene_text import gene_text
+
+    section = gene_text(shown)
+    page = render("run", "words", [section])
+    ElementTree.fromstring(page.split("\n", 1)[1] if page.startswith("<!") else page)
+    assert EVIL not in page and "&lt;b&gt;T &amp;" in page
+    assert len(section.figures) == 3 and len(section.tables) == 8
+    assert any("components of expression have" in sentence for sentence in section.prose)
+    assert any("by construction" in sentence for sentence in section.prose)
+
+
+def test_a_run_without_gene_texts_has_no_section():
+    from types import SimpleNamespace
+
+    from interptfm.report.sections.gene_text import gene_text
+
+    assert gene_text(SimpleNamespace(gene_text=None)) is None
