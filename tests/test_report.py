@@ -207,7 +207,8 @@ def inputs(tmp_path_factory) -> dict:
     )  # fmt: skip
     sweep = pd.DataFrame(
         {"dictionary": ["a", "b", "c"], "architecture": ["batchtopk", "batchtopk", "gated"], "layer": 1,
-         "l0": [8.0, 16.0, 30.0], "fvu": [0.3, 0.2, 0.25]}
+         "l0": [8.0, 16.0, 30.0], "fvu": [0.3, 0.2, 0.25],
+         "n_features": [64, 64, 128], "validation_excess": [0.16, 0.14, 0.12]}
     )  # fmt: skip
     store.write_table(folder / "frontier.tsv", sweep)
     return {
