@@ -258,6 +258,8 @@ def test_three_seeds_say_which_features_are_stable(project):
 
 def check_chain_over_seeds(results, stable):
     """The chain of evidence, read from what the arm with seeds left, takes stability from its table."""
+    from dataclasses import replace
+
     import pandas as pd
     import yaml
 
@@ -283,12 +285,18 @@ def check_chain_over_seeds(results, stable):
     }
     material = reading.read(given, "batchtopk", 1, settings)
     alignment = config["alignment"] | {"permutations": 20, "strata": 5}
-    found = analysis.collect(**material, settings=settings, alignment=alignment, seed=1)
-    assert found.summary["links"]["stability"] == "available"
-    assert (found.rows["stability_status"] == "supported").all()  # only stable features are interpretable
-    funnel = found.funnel.set_index(["chain", "step"])
-    step = funnel.loc[("real", "stability")]
     best = pd.read_parquet(given["concepts"])["feature"].dropna().astype(int).unique()
-    assert step["status"] == "counted" and step["alone_features"] == stable.reindex(best).sum()
-    assert step["features"] <= funnel.loc[("real", "stain"), "features"]
-    assert funnel.loc[("permuted membership", "stability"), "status"] == "counted"
+    # A run this small has hardly a feature that comes back: the same table at another level, too.
+    table = material["arm"].stable
+    easier = table.assign(stable=table["decoder_cosine"] > table["decoder_cosine"].median())
+    for expected, arm in (
+        (stable, material["arm"]),
+        (easier["stable"], replace(material["arm"], stable=easier)),
+    ):
+        found = analysis.collect(**{**material, "arm": arm}, settings=settings, alignment=alignment, seed=1)
+        assert found.summary["links"]["stability"] == "available"
+        funnel = found.funnel.set_index(["chain", "step"])
+        step = funnel.loc[("real", "stability")]
+        assert step["status"] == "counted" and step["alone_features"] == expected.reindex(best).sum()
+        assert funnel.loc[("permuted membership", "stability"), "status"] == "counted"
+    assert easier["stable"].reindex(best).any()
