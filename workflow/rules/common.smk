@@ -258,6 +258,13 @@ def shown(files, category, **captions):
     return marked
 
 
+def simulation_memory(wildcards, input, attempt):
+    """Resource function: a handful of dense tables of cells × genes are alive at once."""
+    cells = setting("simulate.cells")(wildcards)
+    genes = len(Path(input.panel).read_text().splitlines())
+    return int(max(1500, 300 + 50e-6 * cells * genes) * 1.5 ** (attempt - 1))
+
+
 def simulated_files(role):
     return [settings.sample_files(row, SIMULATED, simulated=True)[role] for row in SAMPLES.values()]
 

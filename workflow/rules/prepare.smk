@@ -36,7 +36,7 @@ if config["simulate"]["enabled"]:
             "../../envs/data.yaml"
         threads: 1
         resources:
-            mem_mb=memory(1500),
+            mem_mb=simulation_memory,
             runtime=minutes(10),
         params:
             settings=setting("simulate"),
