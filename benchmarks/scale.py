@@ -91,15 +91,16 @@ class Growth:
 
 
 def growth(cells: Sequence[int], seconds: Sequence[float]) -> Growth:
-    """Return the exponents from the seconds (sizes,) at three sizes, ascending.
+    """Return the exponents from the seconds (sizes,) at two sizes or more, ascending.
 
-    ``beyond`` solves (t₃ − t₂)/(t₂ − t₁) = (n₃ᵖ − n₂ᵖ)/(n₂ᵖ − n₁ᵖ), which the constant drops out of.
+    ``beyond`` takes three sizes and solves (t₃ − t₂)/(t₂ − t₁) = (n₃ᵖ − n₂ᵖ)/(n₂ᵖ − n₁ᵖ), which the constant
+    drops out of.
     """
     from scipy.optimize import brentq
 
     n, t = np.asarray(cells, float), np.asarray(seconds, float)
     slope = float(np.polyfit(np.log(n), np.log(np.maximum(t, 1e-3)), 1)[0])
-    if t[-1] < GROWS * t[0] or not t[0] < t[1] < t[2]:
+    if len(n) != 3 or t[-1] < GROWS * t[0] or not t[0] < t[1] < t[2]:
         return Growth(slope, float("nan"))
     wanted = np.log((t[2] - t[1]) / (t[1] - t[0]))
 
@@ -218,19 +219,21 @@ def table(folder: Path, sizes: Sequence[int]) -> list[str]:
     head = ["rule", *(f"CPU s, {n}" for n in names), f"wall s, {names[-1]}", "slope", "beyond start"]
     head += [f"MB, {n}" for n in names]
     lines += [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
-    bound, worse = n_log_n(sizes) if len(sizes) == 3 else float("nan"), []
+    bound, worse = n_log_n(sizes), []
     for rule in runs[sizes[-1]].index:
         if any(rule not in runs[n].index for n in sizes):
             continue  # of one size only: nothing to compare
         seconds = [float(runs[n].cpu[rule]) for n in sizes]
-        found = growth(sizes, seconds) if len(sizes) == 3 else Growth(float("nan"), float("nan"))
+        found = growth(sizes, seconds)
         if found.beyond > bound + NOISE:
             worse.append(f"{rule} ({found.beyond:.2f})")
         of_rule = [*(f"{s:,.1f}" for s in seconds), f"{runs[sizes[-1]].wall[rule]:,.0f}"]
         of_rule += [f"{value:.2f}" if np.isfinite(value) else "–" for value in (found.slope, found.beyond)]
         of_rule += [f"{runs[n].peak_mb[rule]:,.0f}" for n in sizes]
         lines.append(f"| {rule} | {' | '.join(of_rule)} |")
-    lines += ["", f"n log n shows as {bound:.2f}. Worse by more than {NOISE}: {', '.join(worse) or 'none'}."]
+    if len(sizes) == 3:
+        named = ", ".join(worse) or "none"
+        lines += ["", f"n log n shows as {bound:.2f}. Worse by more than {NOISE}: {named}."]
     return lines
 
 
