@@ -275,6 +275,15 @@ def test_a_mistake_gets_one_sentence(configured, changes, message):
         settings.check(configured(**changes))
 
 
+def test_further_representations_lie_with_the_data_or_are_made_by_a_rule(configured):
+    found = configured() | {"data_root": "data"}
+    assert settings.obsm_files(found, "scvi/{sample}.h5ad", ["a", "b"]) == [
+        "data/scvi/a.h5ad",
+        "data/scvi/b.h5ad",
+    ]
+    assert settings.obsm_files(found, "results/demo/scvi.h5ad", ["a", "b"]) == ["results/demo/scvi.h5ad"]
+
+
 def test_a_table_has_no_sentences(configured, root):
     table = {"name": "genept", "kind": "table", "path": "config/samples.tsv"}
     found = configured(providers=[table])

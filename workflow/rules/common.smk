@@ -867,8 +867,7 @@ def text_representation(wildcards):
     if setting["source"] == "features":
         return {"representation": f"{RUN}/features/{HEADLINE}/layer_{setting['layer']}/cells.zarr.zip"}
     if setting["source"] == "obsm":
-        path = str(Path(config["data_root"], setting["path"]))
-        return {"representation": list(dict.fromkeys(path.replace("{sample}", name) for name in SAMPLES))}
+        return {"representation": text_settings.obsm_files(config, setting["path"], list(SAMPLES))}
     return {}
 
 
@@ -946,6 +945,21 @@ def given_files():
     if steering_settings.data_file(main):
         found.append(steering_settings.data_file(main))
     return list(dict.fromkeys(found))
+
+
+def given_texts():
+    """Return the files that only the rules of gene texts read and no rule under ``results/`` makes."""
+    block, root = config["gene_text"], config["data_root"]
+    if not block["enabled"]:
+        return []
+    tables = [provider["path"] for provider in block["providers"] if provider["kind"] == "table"]
+    if block["texts"] not in (text_settings.ONTOLOGY, text_settings.NCBI):
+        tables.append(block["texts"])
+    found = [str(Path(root, path)) for path in tables]
+    found += [ncbi_texts()] if block["texts"] == text_settings.NCBI else []
+    for each in block["representations"]:
+        found += text_settings.obsm_files(config, each["path"], list(SAMPLES))
+    return [path for path in dict.fromkeys(found) if not path.startswith(text_settings.RESULTS)]
 
 
 def python_of_rule():

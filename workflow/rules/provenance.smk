@@ -35,7 +35,7 @@ rule record_provenance:
 use rule record_provenance as record_extras_provenance with:
     input:
         results=EXTRA_TARGETS,
-        given=given_files(),
+        given=[*given_files(), *given_texts()],
         environment_files=sorted(str(path) for path in Path("envs").glob("*.yaml")),
         code=lib("job", "store", "provenance"),
     output:

@@ -17,6 +17,8 @@ ONTOLOGY, NCBI = "ontology", "ncbi"
 WEIGHTED, SENTENCE, PERMUTED = "weighted", "sentence", "permuted"
 FORMS = (WEIGHTED, SENTENCE, PERMUTED)
 PCA = "pca"
+RESULTS = "results/"
+"""Beginning of a path that a rule makes, which is relative to the project and not to ``data_root``."""
 JUDGE = "gene_text:"
 """Prefix of ``tis.embedding`` that names a provider instead of a file."""
 
@@ -86,6 +88,15 @@ def judge_provider(config: Config) -> str | None:
 def provider(config: Config, name: str) -> Config:
     """Return the settings of the provider with this name."""
     return next(each for each in config["gene_text"]["providers"] if each["name"] == name)
+
+
+def obsm_files(config: Config, path: str, samples: list[str]) -> list[str]:
+    """Return the files of an entry of ``gene_text.representations``: one a sample, or one for all.
+
+    ``path`` is relative to ``data_root``, or begins with ``results/``: then a rule of the workflow makes it.
+    """
+    place = path if path.startswith(RESULTS) else str(Path(config["data_root"], path))
+    return list(dict.fromkeys(place.replace("{sample}", sample) for sample in samples))
 
 
 def baseline(name: str) -> str:
