@@ -73,6 +73,7 @@ def main(snakemake):
             has_graph=params.has_graph,
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
+            systems=given.get("systems") or None,
             **later(given, params),
             provenance=job.provenance(snakemake),
         )

@@ -18,6 +18,7 @@ INTERNAL = (".digests/", ".work/", ".snakemake", "figures/.")
 LATER = (
     "annotate/",
     "spatialdata/",
+    "comparators/",
     "diff/",
     "frontier.tsv",
     "extras",

@@ -278,6 +278,14 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "annotate.counts": ("umi", set()),
     "annotate.symbols": ("symbol", set()),
     "annotate.group": ("cell_type", set()),
+    # Of extras.
+    "comparators.names": (["squidpy"], set()),
+    "comparators.communication.interactions": (None, set()),
+    "comparators.communication.resource": ("cellphonedb", set()),
+    "comparators.communication.permutations": (50, set()),
+    "comparators.communication.min_fraction": (0.2, set()),
+    "comparators.communication.min_cells": (5, set()),
+    "comparators.communication.max_q": (0.1, set()),
     "atlas.enabled": (False, REPORT),  # which shows the configuration
     "atlas.spots": (200, REPORT | ATLAS),
     "atlas.bootstrap": (30, REPORT | ATLAS),
@@ -338,6 +346,7 @@ EDITS: dict[str, set[str]] = {
     "tis/units.py": TIS | ACTIVITY | TOWARDS,
     "activity/": ACTIVITY,
     "annotate/": set(),  # another target's
+    "comparators/": set(),  # of extras
     "export/": set(),
     "steering/": STEERING | TOWARDS,
     "steering/settings.py": set(),

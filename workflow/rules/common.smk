@@ -772,6 +772,30 @@ def finished_run(wildcards):
         sys.exit(f"interpTFM: {error}")
 
 
+def own_environment(family):
+    """Return whether a rule family runs in an environment of its own: by conda, or named for it."""
+    methods = workflow.deployment_settings.deployment_method
+    return DeploymentMethod.CONDA in methods or family in config["environments"]
+
+
+def placed_file(path):
+    """Return a user's file below ``data_root`` as a list; none where it is null or not there."""
+    found = str(Path(config["data_root"], path)) if path else ""
+    return [found] if found and os.path.isfile(found) else []
+
+
+def interactions_file(wildcards):
+    """Input function: the table of ligands and receptors, where there is one."""
+    found = placed_file(config["comparators"]["communication"]["interactions"])
+    return {"interactions": found[0]} if found else {}
+
+
+def communication_settings():
+    """Return how systems of communication are run, without where their interactions are from."""
+    found = ARMS[""]["comparators"]["communication"]
+    return {key: found[key] for key in found if key not in ("interactions", "resource")}
+
+
 def annotation_memory(wildcards, input, attempt):
     """Resource function: the cells to annotate, and those of the run, on whose scale they are scored."""
     cells = [input.cells, *finished_run(wildcards)["cells"]]
@@ -823,6 +847,7 @@ def given_files():
     placed = (config["ontology"]["slim"], config["tis"]["embedding"])
     found += [str(Path(config["data_root"], path)) for path in placed if path]
     main = ARMS[""]
+    found += placed_file(main["comparators"]["communication"]["interactions"]) if COMPARED else []
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":
         found += [squidpy_graph(sample) for sample in SAMPLES]

@@ -16,7 +16,8 @@ EXTRA_TARGETS = [
     *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
     *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
     *STABILITY,
-    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY else []),
+    *COMPARATOR_FILES,
+    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY or COMPARED else []),
 ]
 
 
@@ -147,7 +148,7 @@ REPORT_PARAMS = {
     "config": {
         key: value
         for key, value in ARMS[""].items()
-        if key not in ("environments", "fetch", "extras", "annotate")
+        if key not in ("environments", "fetch", "extras", "annotate", "comparators")
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
@@ -210,6 +211,7 @@ if f"{RUN}/extras.html" in EXTRA_TARGETS:
                 "curve": f"{RUN}/recovery/curve.tsv" if STRENGTH_ARMS else [],
                 "stability": STABILITY,
                 "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
+                "systems": SYSTEMS if COMPARED else [],
             },
         output:
             report=f"{RUN}/extras.html",

@@ -70,6 +70,7 @@ class Run:
     probing: Probing | None = None
     steering: Steering | None = None
     evidence: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
+    systems: pd.DataFrame | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -153,6 +154,7 @@ def read(
     probing: Probing | None = None,
     steering: Steering | None = None,
     evidence: Mapping[str, str] | None = None,
+    systems: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -184,6 +186,8 @@ def read(
         What later stages left, read already.
     evidence
         Tables of the chain of evidence, and its ``summary``, by name.
+    systems
+        Table of the other systems, those that were skipped among them.
 
     Raises
     ------
@@ -239,6 +243,7 @@ def read(
         probing=probing,
         steering=steering,
         evidence=_reading(evidence) if evidence else None,
+        systems=store.read_table(systems).fillna("") if systems else None,
         provenance=dict(provenance or {}),
     )
 
