@@ -796,6 +796,26 @@ def communication_settings():
     return {key: found[key] for key in found if key not in ("interactions", "resource")}
 
 
+def latent_scores():
+    """Return the summary of what scores scVI's latent; nothing where it was skipped. The checkpoint runs first."""
+    import json
+
+    fitted = json.loads(Path(checkpoints.fit_scvi.get().output.summary).read_text())
+    return [f"{COMPARATORS}/representations.json"] if fitted["status"] == "done" else []
+
+
+def system_summaries(wildcards):
+    """Input function: the summary of every system that the configuration names, in its order."""
+    found = []
+    for name in COMPARED:
+        found.append(f"{COMPARATORS}/{name}/summary.json")
+        if TALKING and name == TALKING[-1]:
+            found.append(CONCORDANCE["summary"])
+        if name == "scvi":
+            found += latent_scores()
+    return found
+
+
 def annotation_memory(wildcards, input, attempt):
     """Resource function: the cells to annotate, and those of the run, on whose scale they are scored."""
     cells = [input.cells, *finished_run(wildcards)["cells"]]

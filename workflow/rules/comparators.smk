@@ -8,11 +8,11 @@ CONCORDANCE = {
     "shares": f"{COMPARATORS}/concordance.tsv",
     "summary": f"{COMPARATORS}/concordance.json",
 }
+LATENT = f"{COMPARATORS}/scvi"
+LATENT_SPACE = {"name": "scvi", "source": "obsm", "key": "X_scvi"}
+LATENT_REGIONS = {name: f"{LATENT}/regions/{Path(path).name}" for name, path in REGION_FILES.items()}
+SPACES = spaces.compared(ARMS[""])
 SYSTEMS = f"{COMPARATORS}/systems.tsv"
-SYSTEM_SUMMARIES = [
-    *(f"{COMPARATORS}/{name}/summary.json" for name in TALKING),
-    *([CONCORDANCE["summary"]] if TALKING else []),
-]
 COMPARATOR_FILES = [SYSTEMS, *(CONCORDANCE.values() if TALKING else [])] if COMPARED else []
 
 
@@ -118,9 +118,113 @@ rule concordance:
         "../../scripts/concordance.py"
 
 
+# Whether there is a latent to score is known once its rule has looked for its package.
+checkpoint fit_scvi:
+    input:
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "comparators.scvi_latent"),
+    output:
+        latent=f"{LATENT}/latent.h5ad",
+        summary=f"{LATENT}/summary.json",
+    log:
+        f"{RUN}/logs/fit_scvi.log",
+    benchmark:
+        f"{RUN}/benchmarks/fit_scvi.tsv"
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(3500, 60),
+        runtime=minutes(120),
+    params:
+        scvi=ARMS[""]["comparators"]["scvi"],
+        seed=config["seed"],
+        environment=own_environment("scvi"),
+    script:
+        "../../scripts/fit_scvi.py"
+
+
+use rule score_units as score_latent with:
+    input:
+        units=f"{LATENT}/latent.h5ad",
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "tis"),
+    output:
+        **{role: f"{LATENT}/tis/{file}" for role, file in TIS_TABLES.items()},
+    log:
+        f"{RUN}/logs/score_latent.log",
+    benchmark:
+        f"{RUN}/benchmarks/score_latent.tsv"
+    params:
+        tis={
+            **{key: ARMS[""]["tis"][key] for key in ARMS[""]["tis"] if key != "units"},
+            "space": LATENT_SPACE,
+        },
+        name=LATENT_SPACE["name"],
+        layer=0,
+        same_weights=False,
+        seed=config["seed"],
+
+
+use rule call_regions as call_latent_regions with:
+    input:
+        units=f"{LATENT}/latent.h5ad",
+        table=f"{LATENT}/tis/{TIS_TABLES['units']}",
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "regions"),
+    output:
+        **LATENT_REGIONS,
+        regions=[f"{LATENT}/regions/{sample}.parquet" for sample in SAMPLES],
+    log:
+        f"{RUN}/logs/call_latent_regions.log",
+    benchmark:
+        f"{RUN}/benchmarks/call_latent_regions.tsv"
+    params:
+        regions={
+            key: ARMS[""]["regions"][key] for key in ARMS[""]["regions"] if key not in ("units", "layer")
+        },
+        space=LATENT_SPACE,
+        layer=0,
+        seed=config["seed"],
+
+
+rule compare_spaces:
+    input:
+        **{f"space_{space['name']}": unit_files(space["name"], space["layer"]) for space in SPACES},
+        latent=f"{LATENT}/latent.h5ad",
+        tis=[f"{LATENT}/tis/{TIS_TABLES['summary']}"]
+        + [f"{RUN}/tis/{units}/layer_{layer}/{TIS_TABLES['summary']}" for units, layer in SCORED_UNITS],
+        agreement=[LATENT_REGIONS["agreement"], REGION_FILES["agreement"]],
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "comparators.representations", "comparators.scvi_latent"),
+    output:
+        table=f"{COMPARATORS}/representations.tsv",
+        summary=f"{COMPARATORS}/representations.json",
+    log:
+        f"{RUN}/logs/compare_spaces.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_spaces.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(2500, 100),
+        runtime=minutes(60),
+    params:
+        spaces=SPACES,
+        scored=[LATENT_SPACE["name"], *(units for units, _ in SCORED_UNITS)],
+        layers=[-1, *(layer for _, layer in SCORED_UNITS)],
+        called=[LATENT_SPACE["name"], REGION_UNITS],
+        called_layers=[-1, REGION_LAYER],
+        classification=ARMS[""]["comparators"]["classification"],
+        seed=config["seed"],
+    script:
+        "../../scripts/compare_spaces.py"
+
+
 rule list_systems:
     input:
-        summaries=SYSTEM_SUMMARIES,
+        summaries=system_summaries,
         code=lib("job", "store", "comparators.status", "tis.units"),
     output:
         systems=SYSTEMS,
