@@ -286,6 +286,31 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "comparators.communication.min_fraction": (0.2, set()),
     "comparators.communication.min_cells": (5, set()),
     "comparators.communication.max_q": (0.1, set()),
+    **{
+        f"comparators.scvi.{key}": (value, set())
+        for key, value in (
+            ("n_latent", 5),
+            ("n_hidden", 32),
+            ("n_layers", 2),
+            ("likelihood", "zinb"),
+            ("epochs", 3),
+            ("batch_cells", 64),
+            ("learning_rate", 0.01),
+        )
+    },
+    "comparators.classification.neighbours": (5, set()),
+    "comparators.classification.bootstrap": (30, set()),
+    "comparators.nichenet.matrix": ("tests/tiny.yaml", set()),
+    **{
+        f"comparators.nichenet.{key}": (value, set())
+        for key, value in (
+            ("genes", 10),
+            ("min_fraction", 0.1),
+            ("min_cells", 5),
+            ("permutations", 50),
+            ("max_q", 0.1),
+        )
+    },
     "atlas.enabled": (False, REPORT),  # which shows the configuration
     "atlas.spots": (200, REPORT | ATLAS),
     "atlas.bootstrap": (30, REPORT | ATLAS),

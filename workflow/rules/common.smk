@@ -790,6 +790,18 @@ def interactions_file(wildcards):
     return {"interactions": found[0]} if found else {}
 
 
+def ligand_target_matrix(wildcards):
+    """Input function: the user's ligand–target matrix, where there is one."""
+    found = placed_file(config["comparators"]["nichenet"]["matrix"])
+    return {"matrix": found[0]} if found else {}
+
+
+def nichenet_settings():
+    """Return how ligand activity is scored, without where the matrix is."""
+    found = ARMS[""]["comparators"]["nichenet"]
+    return {key: found[key] for key in found if key != "matrix"}
+
+
 def communication_settings():
     """Return how systems of communication are run, without where their interactions are from."""
     found = ARMS[""]["comparators"]["communication"]
@@ -867,7 +879,9 @@ def given_files():
     placed = (config["ontology"]["slim"], config["tis"]["embedding"])
     found += [str(Path(config["data_root"], path)) for path in placed if path]
     main = ARMS[""]
-    found += placed_file(main["comparators"]["communication"]["interactions"]) if COMPARED else []
+    if COMPARED:
+        found += placed_file(main["comparators"]["communication"]["interactions"])
+        found += placed_file(main["comparators"]["nichenet"]["matrix"])
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":
         found += [squidpy_graph(sample) for sample in SAMPLES]

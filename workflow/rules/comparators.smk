@@ -222,6 +222,33 @@ rule compare_spaces:
         "../../scripts/compare_spaces.py"
 
 
+rule ligand_activity:
+    input:
+        unpack(ligand_target_matrix),
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        graphs=expand(CROSSTALK_SECTION["graph"], sample=SAMPLES),
+        code=lib("job", "store", "comparators.nichenet", "tis.judges", "tis.units"),
+    output:
+        table=f"{COMPARATORS}/nichenet/ligands.parquet",
+        summary=f"{COMPARATORS}/nichenet/summary.json",
+    log:
+        f"{RUN}/logs/ligand_activity.log",
+    benchmark:
+        f"{RUN}/benchmarks/ligand_activity.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(2500, 100),
+        runtime=minutes(60),
+    params:
+        matrix=config["comparators"]["nichenet"]["matrix"],
+        nichenet=nichenet_settings(),
+        seed=config["seed"],
+    script:
+        "../../scripts/ligand_activity.py"
+
+
 rule list_systems:
     input:
         summaries=system_summaries,
