@@ -40,7 +40,7 @@ $(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt
 soak-env: $(VENV)-soak/.installed
 
 # One environment a family of other systems; their Pythons go into environments.<family> of the configuration.
-COMPARATORS := communication scvi
+COMPARATORS := communication scvi tangram
 comparators-env: $(COMPARATORS:%=$(VENV)-%/.installed)
 
 $(COMPARATORS:%=$(VENV)-%/.installed): $(VENV)-%/.installed: envs/requirements.txt envs/requirements-%.txt

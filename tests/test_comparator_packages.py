@@ -12,10 +12,10 @@ import yaml
 from planning import snakemake
 
 from interptfm import store
-from interptfm.comparators import communication
+from interptfm.comparators import communication, tangram_map
 
 pytestmark = pytest.mark.soak
-FAMILIES = ("communication",)
+FAMILIES = ("communication", "scvi", "tangram")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,19 @@ def test_liana_finds_the_planted_way(pythons, root, tmp_path):
     assert found["columns"] == list(communication.COLUMNS)
 
 
+def test_scvi_sets_types_apart_on_cells_that_it_was_not_shown(pythons, root, tmp_path):
+    found = ask(pythons["scvi"], root, "scvi", tmp_path)
+    assert found["shape"] == [120, 4] and found["trained"] == 80 and found["elbo"] < 0
+    assert found["accuracy"] >= 0.95 and found["same"], "the same seed gives the same bytes"
+
+
+def test_tangram_maps_groups_on_cells_of_their_kind(pythons, root, tmp_path):
+    found = ask(pythons["tangram"], root, "tangram", tmp_path)
+    assert found["shape"] == [2, 60] and found["least"] > 0.7
+    assert found["held_out"] == 10 and found["genes"] == 40
+    assert found["columns"] == list(tangram_map.COLUMNS)
+
+
 def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
     overlay = yaml.safe_load((project / "tests/tiny.yaml").read_text())
     overlay["environments"] = {family: str(python) for family, python in pythons.items()}
@@ -52,6 +65,9 @@ def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
     done = snakemake(project, "comparators", config=str(tmp_path / "with.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     systems = store.read_table(project / "results/tiny/comparators/systems.tsv").set_index("system")
-    assert (systems.loc[["squidpy", "liana", "concordance"], "status"] == "done").all()
+    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored"]
+    assert (systems.loc[ran, "status"] == "done").all()
+    assert systems.loc["nichenet", "reason"].endswith("comparators.nichenet.matrix is null")
+    assert systems.loc["tangram", "reason"].endswith("comparators.tangram.reference is null")
     table = store.read_table(project / "results/tiny/comparators/concordance.parquet")
     assert set(table["system"]) == {"squidpy", "cellphonedb", "cellchat", "rank_aggregate"}

@@ -300,6 +300,16 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     },
     "comparators.classification.neighbours": (5, set()),
     "comparators.classification.bootstrap": (30, set()),
+    "comparators.tangram.reference": ("tests/tiny.yaml", set()),
+    **{
+        f"comparators.tangram.{key}": (value, set())
+        for key, value in (
+            ("group", "label"),
+            ("epochs", 5),
+            ("held_out", 0.5),
+            ("bootstrap", 30),
+        )
+    },
     "comparators.nichenet.matrix": ("tests/tiny.yaml", set()),
     **{
         f"comparators.nichenet.{key}": (value, set())

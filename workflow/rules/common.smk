@@ -802,6 +802,18 @@ def nichenet_settings():
     return {key: found[key] for key in found if key != "matrix"}
 
 
+def tangram_reference(wildcards):
+    """Input function: the user's single-cell reference, where there is one."""
+    found = placed_file(config["comparators"]["tangram"]["reference"])
+    return {"reference": found[0]} if found else {}
+
+
+def tangram_settings():
+    """Return how a reference is mapped, without where it is."""
+    found = ARMS[""]["comparators"]["tangram"]
+    return {key: found[key] for key in found if key != "reference"}
+
+
 def communication_settings():
     """Return how systems of communication are run, without where their interactions are from."""
     found = ARMS[""]["comparators"]["communication"]
@@ -882,6 +894,7 @@ def given_files():
     if COMPARED:
         found += placed_file(main["comparators"]["communication"]["interactions"])
         found += placed_file(main["comparators"]["nichenet"]["matrix"])
+        found += placed_file(main["comparators"]["tangram"]["reference"])
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":
         found += [squidpy_graph(sample) for sample in SAMPLES]

@@ -249,6 +249,36 @@ rule ligand_activity:
         "../../scripts/ligand_activity.py"
 
 
+rule map_reference:
+    input:
+        unpack(tangram_reference),
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        regions=REGION_CELLS,
+        code=lib("job", "store", "comparators.communication", "comparators.tangram_map"),
+    output:
+        clusters=f"{COMPARATORS}/tangram/clusters.parquet",
+        genes=f"{COMPARATORS}/tangram/genes.parquet",
+        summary=f"{COMPARATORS}/tangram/summary.json",
+    log:
+        f"{RUN}/logs/map_reference.log",
+    benchmark:
+        f"{RUN}/benchmarks/map_reference.tsv"
+    conda:
+        "../../envs/tangram.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3500, 100),
+        runtime=minutes(120),
+    params:
+        reference=config["comparators"]["tangram"]["reference"],
+        tangram=tangram_settings(),
+        compartments=ARMS[""]["crosstalk"]["compartments"],
+        seed=config["seed"],
+        environment=own_environment("tangram"),
+    script:
+        "../../scripts/map_reference.py"
+
+
 rule list_systems:
     input:
         summaries=system_summaries,

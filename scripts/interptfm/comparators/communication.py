@@ -133,6 +133,23 @@ def read_cells(
     return adata
 
 
+def read_places(regions: Sequence[str | Path], cells: pd.Index, compartments: str) -> np.ndarray:
+    """Return the compartment (n,) of each cell by name, empty without one; ``regions/`` of every sample.
+
+    Raises
+    ------
+    InputError
+        If the tables lack a cell.
+    """
+    column = COMPARTMENTS[compartments]
+    tables = [store.read_table(path, ["cell", column]) for path in units.listed(regions)]
+    place = pd.concat(tables).set_index("cell")[column]
+    lost = cells.difference(place.index)
+    if len(lost):
+        raise InputError(f"regions: found no cell {lost[0]!r}, expected all cells of cells/")
+    return place.loc[cells].fillna("").astype(str).to_numpy()
+
+
 def corrected(p: np.ndarray, permutations: int) -> np.ndarray:
     """Return (1 + k) / (1 + n) of p-values that are k / n, NaN where they are.
 

@@ -97,7 +97,8 @@ def compare(
                 if (level, system, *way) in between
             ]
             here = pd.concat(tested) if tested else found.iloc[:0]
-            mine = here[[bool(side & genes.get(edge.channel, set())) for side in here["genes"]]]
+            own = genes.get(edge.channel, set())
+            mine = here.loc[np.array([bool(side & own) for side in here["genes"]], dtype=bool)]
             rows.append(_row(edge, system, here, mine, max_q, system_max_q))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
