@@ -99,12 +99,13 @@ def tangram():
     found, genes = tangram_map.run(reference, "kind", tissue, settings, 1)
     table = tangram_map.shares(
         np.asarray(found.X), found.obs["kind"].astype(str).tolist(), {"a": 30, "b": 30},
-        {"cell types": tissue.obs["kind"].to_numpy(str)}, np.repeat(np.arange(6), 10), 20, np.random.default_rng(0),
+        {"cell types": tissue.obs["kind"].to_numpy(str)}, np.repeat(np.arange(6), 10), 20,
+        np.random.default_rng(0),
     )  # fmt: skip
     own = table[table["cluster"] == table["group"]]
     return {
-        "shape": list(found.shape), "least": float(own["share"].min()), "held_out": int(genes["held_out"].sum()),
-        "genes": len(genes), "columns": list(table.columns),
+        "shape": list(found.shape), "least": float(own["share"].min()),
+        "held_out": int(genes["held_out"].sum()), "genes": len(genes), "columns": list(table.columns),
     }  # fmt: skip
 
 
