@@ -228,3 +228,21 @@ def test_concordance_is_about_the_edges_of_crosstalk(compared, project):
     cells = store.read_h5ad(project / "results/tiny/activity/section_1.h5ad").obs["cell_type"]
     types = found.loc[found["level"] == communication.TYPES, "source"]
     assert set(types) <= set(cells.astype(str)) and found["p"].between(found["p_min"], 1).all()
+
+
+def test_the_report_shows_what_ran_and_why_something_did_not():
+    from types import SimpleNamespace
+
+    from interptfm.report.sections.systems import systems
+
+    row = dict.fromkeys(status.COLUMNS, "")
+    found = pd.DataFrame(
+        [
+            {**row, "system": "squidpy", "version": "1.8.2", "status": "done", "headline": "3 of 9"},
+            {**row, "system": "liana", "status": "skipped", "reason": "the package liana is not installed"},
+        ]
+    )
+    section = systems(SimpleNamespace(systems=found))
+    assert section.title == "Other systems" and "1 ran, 1 could not" in section.prose[0]
+    assert section.tables[0].frame["reason"].tolist() == ["", "the package liana is not installed"]
+    assert systems(SimpleNamespace(systems=None)) is None

@@ -773,7 +773,7 @@ def finished_run(wildcards):
 
 
 def own_environment(family):
-    """Return whether a rule family runs in an environment of its own: by conda, or named for it."""
+    """Return whether a family of rules has an environment of its own, by conda or by name."""
     methods = workflow.deployment_settings.deployment_method
     return DeploymentMethod.CONDA in methods or family in config["environments"]
 
