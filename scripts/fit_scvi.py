@@ -21,8 +21,8 @@ def main(snakemake):
                 cells, settings, job.seed(params.seed, "scvi"), int(snakemake.threads)
             )
             data = f"{found['n_trained_on']} of {len(cells.obs)} cells, {len(cells.genes)} genes"
-            bound = f"{settings['n_latent']} dimensions; {found['elbo_train']:.1f} nats a training cell"
-            return latent, {"data": data, "headline": bound, **found}
+            bound = f"lower bound {found['elbo_train']:.1f} nats a training cell"
+            return latent, {"data": data, "headline": f"{settings['n_latent']} dimensions, {bound}", **found}
 
         latent, summary = status.attempt("scvi", "scvi-tools", fitting)
         latent = AnnData(obs=cells.obs[["sample"]].iloc[:0]) if latent is None else latent

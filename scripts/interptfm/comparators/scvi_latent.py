@@ -89,8 +89,8 @@ def fit(cells: Cells, settings: dict[str, Any], seed: int, threads: int) -> tupl
     test = np.flatnonzero(cells.split == "test")
     summary = {
         "n_trained_on": len(chosen),
-        "elbo_train": -float(model.get_elbo(seen)),
-        "elbo_test": -float(model.get_elbo(adata[test].copy())) if len(test) else None,
+        "elbo_train": float(model.get_elbo(seen)),
+        "elbo_test": float(model.get_elbo(adata[test].copy())) if len(test) else None,
     }
     log.info("scVI on %d cells: lower bound %.1f nats a cell", len(chosen), summary["elbo_train"])
     return latent, summary
