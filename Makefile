@@ -7,7 +7,7 @@ RUN ?= demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # make soak-env builds what the oracles and benchmarks against other packages need.
-.PHONY: demo test soak soak-env env lint readme verify reproduce clean
+.PHONY: demo test soak soak-env comparators-env env lint readme verify reproduce clean
 .DEFAULT_GOAL := demo
 
 env: $(VENV)/.installed
@@ -39,7 +39,16 @@ $(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt
 
 soak-env: $(VENV)-soak/.installed
 
-soak: $(VENV)/.installed-test $(VENV)-soak/.installed
+# One environment a family of other systems; their Pythons go into environments.<family> of the configuration.
+COMPARATORS := communication scvi tangram
+comparators-env: $(COMPARATORS:%=$(VENV)-%/.installed)
+
+$(COMPARATORS:%=$(VENV)-%/.installed): $(VENV)-%/.installed: envs/requirements.txt envs/requirements-%.txt
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/pip install --quiet --progress-bar off -r envs/requirements.txt -r envs/requirements-$*.txt
+	@touch $@
+
+soak: $(VENV)/.installed-test $(VENV)-soak/.installed comparators-env
 	$(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/.installed-test

@@ -76,6 +76,7 @@ def main(snakemake):
             has_graph=params.has_graph,
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
+            systems=given.get("systems") or None,
             **later(given, params),
             atlas=params.atlas,
             provenance=job.provenance(snakemake),

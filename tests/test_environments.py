@@ -189,3 +189,14 @@ def test_the_families_of_the_configuration_are_the_environments(root):
     schema = yaml.safe_load((root / "workflow/schemas/config.schema.yaml").read_text())
     families = schema["properties"]["environments"]["propertyNames"]["enum"]
     assert sorted(families) == [path.stem for path in environment_files(root)]
+
+
+@pytest.mark.parametrize("family", ["communication", "scvi", "tangram"])
+def test_what_pip_adds_to_a_conda_environment_is_what_it_adds_to_a_venv(root, family):
+    [line] = [
+        line
+        for line in (root / f"envs/{family}.post-deploy.sh").read_text().splitlines()
+        if line.startswith("python -m pip install ")
+    ]
+    added = dict(word.lower().split("==") for word in line.split()[4:])
+    assert added == pins(root / f"envs/requirements-{family}.txt") != {}

@@ -19,6 +19,7 @@ LATER = (
     "annotate/",
     "gene_text/",
     "spatialdata/",
+    "comparators/",
     "diff/",
     "frontier.tsv",
     "extras",

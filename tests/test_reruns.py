@@ -278,6 +278,49 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "annotate.counts": ("umi", set()),
     "annotate.symbols": ("symbol", set()),
     "annotate.group": ("cell_type", set()),
+    # Of extras.
+    "comparators.names": (["squidpy"], set()),
+    "comparators.communication.interactions": (None, set()),
+    "comparators.communication.resource": ("cellphonedb", set()),
+    "comparators.communication.permutations": (50, set()),
+    "comparators.communication.min_fraction": (0.2, set()),
+    "comparators.communication.min_cells": (5, set()),
+    "comparators.communication.max_q": (0.1, set()),
+    **{
+        f"comparators.scvi.{key}": (value, set())
+        for key, value in (
+            ("n_latent", 5),
+            ("n_hidden", 32),
+            ("n_layers", 2),
+            ("likelihood", "zinb"),
+            ("epochs", 3),
+            ("batch_cells", 64),
+            ("learning_rate", 0.01),
+        )
+    },
+    "comparators.classification.neighbours": (5, set()),
+    "comparators.classification.bootstrap": (30, set()),
+    "comparators.tangram.reference": ("tests/tiny.yaml", set()),
+    **{
+        f"comparators.tangram.{key}": (value, set())
+        for key, value in (
+            ("group", "label"),
+            ("epochs", 5),
+            ("held_out", 0.5),
+            ("bootstrap", 30),
+        )
+    },
+    "comparators.nichenet.matrix": ("tests/tiny.yaml", set()),
+    **{
+        f"comparators.nichenet.{key}": (value, set())
+        for key, value in (
+            ("genes", 10),
+            ("min_fraction", 0.1),
+            ("min_cells", 5),
+            ("permutations", 50),
+            ("max_q", 0.1),
+        )
+    },
     "atlas.enabled": (False, REPORT),  # which shows the configuration
     "atlas.spots": (200, REPORT | ATLAS),
     "atlas.bootstrap": (30, REPORT | ATLAS),
@@ -376,6 +419,7 @@ EDITS: dict[str, set[str]] = {
     "activity/": ACTIVITY,
     "annotate/": set(),  # another target's
     "gene_text/": set(),
+    "comparators/": set(),  # of extras
     "export/": set(),
     "steering/": STEERING | TOWARDS,
     "steering/settings.py": set(),

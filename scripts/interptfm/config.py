@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 MAIN_ONLY = (
     *("run", "samples", "data_root", "fetch", "environments", "arms", "extras", "seed"),
     *("baselines", "reading", "tis", "regions", "activity", "crosstalk", "probes", "steering"),
-    *("evidence", "annotate", "atlas", "gene_text"),
+    *("evidence", "annotate", "atlas", "gene_text", "comparators"),
 )
 
 # Representations other than dictionaries and raw neurons: of activations, and of genes alone.

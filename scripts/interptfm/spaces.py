@@ -102,6 +102,15 @@ def unit_layers(config: Config, entry: Config) -> list[int]:
     return sorted(entry["layers"])
 
 
+def compared(config: Config) -> list[Config]:
+    """Return the entries of ``tis.units`` that lie in the run's own files, each with its last layer.
+
+    Those that other systems' representations of cells are compared with: ``layer`` beside the entry's keys.
+    """
+    own = [entry for entry in config["tis"]["units"] if entry["source"] != "obsm"]
+    return [{**entry, "layer": unit_layers(config, entry)[-1]} for entry in own]
+
+
 def regions_layer(config: Config) -> int:
     """Return the layer of the units that compartments are called from."""
     available = unit_layers(config, unit_settings(config, config["regions"]["units"]))

@@ -806,6 +806,74 @@ def finished_run(wildcards):
         sys.exit(f"interpTFM: {error}")
 
 
+def own_environment(family):
+    """Return whether a family of rules has an environment of its own, by conda or by name."""
+    methods = workflow.deployment_settings.deployment_method
+    return DeploymentMethod.CONDA in methods or family in config["environments"]
+
+
+def placed_file(path):
+    """Return a user's file below ``data_root`` as a list; none where it is null or not there."""
+    found = str(Path(config["data_root"], path)) if path else ""
+    return [found] if found and os.path.isfile(found) else []
+
+
+def interactions_file(wildcards):
+    """Input function: the table of ligands and receptors, where there is one."""
+    found = placed_file(config["comparators"]["communication"]["interactions"])
+    return {"interactions": found[0]} if found else {}
+
+
+def ligand_target_matrix(wildcards):
+    """Input function: the user's ligand–target matrix, where there is one."""
+    found = placed_file(config["comparators"]["nichenet"]["matrix"])
+    return {"matrix": found[0]} if found else {}
+
+
+def nichenet_settings():
+    """Return how ligand activity is scored, without where the matrix is."""
+    found = ARMS[""]["comparators"]["nichenet"]
+    return {key: found[key] for key in found if key != "matrix"}
+
+
+def tangram_reference(wildcards):
+    """Input function: the user's single-cell reference, where there is one."""
+    found = placed_file(config["comparators"]["tangram"]["reference"])
+    return {"reference": found[0]} if found else {}
+
+
+def tangram_settings():
+    """Return how a reference is mapped, without where it is."""
+    found = ARMS[""]["comparators"]["tangram"]
+    return {key: found[key] for key in found if key != "reference"}
+
+
+def communication_settings():
+    """Return how systems of communication are run, without where their interactions are from."""
+    found = ARMS[""]["comparators"]["communication"]
+    return {key: found[key] for key in found if key not in ("interactions", "resource")}
+
+
+def latent_scores():
+    """Return the summary of what scores scVI's latent; nothing where it was skipped. The checkpoint runs first."""
+    import json
+
+    fitted = json.loads(Path(checkpoints.fit_scvi.get().output.summary).read_text())
+    return [f"{COMPARATORS}/representations.json"] if fitted["status"] == "done" else []
+
+
+def system_summaries(wildcards):
+    """Input function: the summary of every system that the configuration names, in its order."""
+    found = []
+    for name in COMPARED:
+        found.append(f"{COMPARATORS}/{name}/summary.json")
+        if TALKING and name == TALKING[-1]:
+            found.append(CONCORDANCE["summary"])
+        if name == "scvi":
+            found += latent_scores()
+    return found
+
+
 def annotation_memory(wildcards, input, attempt):
     """Resource function: the cells to annotate, and those of the run, on whose scale they are scored."""
     cells = [input.cells, *finished_run(wildcards)["cells"]]
@@ -939,6 +1007,10 @@ def given_files():
     judge = None if text_settings.judge_provider(config) else config["tis"]["embedding"]
     found += [str(Path(config["data_root"], path)) for path in (config["ontology"]["slim"], judge) if path]
     main = ARMS[""]
+    if COMPARED:
+        found += placed_file(main["comparators"]["communication"]["interactions"])
+        found += placed_file(main["comparators"]["nichenet"]["matrix"])
+        found += placed_file(main["comparators"]["tangram"]["reference"])
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":
         found += [squidpy_graph(sample) for sample in SAMPLES]

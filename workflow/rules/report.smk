@@ -17,7 +17,8 @@ EXTRA_TARGETS = [
     *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
     *STABILITY,
     *GENE_TEXT_FILES,
-    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES else []),
+    *COMPARATOR_FILES,
+    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES or COMPARED else []),
 ]
 
 
@@ -150,7 +151,7 @@ REPORT_PARAMS = {
     "config": {
         key: value
         for key, value in ARMS[""].items()
-        if key not in ("environments", "fetch", "extras", "annotate", "gene_text")
+        if key not in ("environments", "fetch", "extras", "annotate", "gene_text", "comparators")
     },
     "samples": list(SAMPLES),
     "index": REPORT_INDEX,
@@ -214,6 +215,7 @@ if f"{RUN}/extras.html" in EXTRA_TARGETS:
                 "stability": STABILITY,
                 "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
                 "gene_text": GENE_TEXT_FILES,
+                "systems": SYSTEMS if COMPARED else [],
             },
         output:
             report=f"{RUN}/extras.html",

@@ -73,6 +73,7 @@ class Run:
     evidence: tuple[dict[str, pd.DataFrame], dict[str, Any]] | None = None
     atlas: str = ""
     gene_text: GeneText | None = None
+    systems: pd.DataFrame | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -158,6 +159,7 @@ def read(
     evidence: Mapping[str, str] | None = None,
     atlas: str = "",
     gene_text: GeneText | None = None,
+    systems: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -191,6 +193,8 @@ def read(
         Tables of the chain of evidence, and its ``summary``, by name.
     atlas
         Path of the feature atlas from the report's folder, empty where the run has none.
+    systems
+        Table of the other systems, those that were skipped among them.
 
     Raises
     ------
@@ -248,6 +252,7 @@ def read(
         evidence=_reading(evidence) if evidence else None,
         atlas=atlas,
         gene_text=gene_text,
+        systems=store.read_table(systems).fillna("") if systems else None,
         provenance=dict(provenance or {}),
     )
 

@@ -24,6 +24,7 @@ from interptfm.report.sections.recovery import recovery
 from interptfm.report.sections.representations import representations
 from interptfm.report.sections.stages import dictionaries, model, quality
 from interptfm.report.sections.steering import steering
+from interptfm.report.sections.systems import systems
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     overview,
@@ -43,6 +44,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     steering,
     evidence,
     gene_text,
+    systems,
 )
 
 

@@ -1,0 +1,115 @@
+"""Run by the Python of a rule family: what its packages find in a world of two groups that talk.
+
+python comparator_oracle.py SYSTEM OUT.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+
+
+def liana():
+    """The strongest row of each method in the world of tests/test_comparators.py, and sizes of a resource."""
+    from test_comparators import INTERACTIONS, SETTINGS, talking
+
+    from interptfm.comparators import communication, liana_plus
+
+    table, _ = communication.by_level(
+        talking(), 10, lambda cells, column: liana_plus.run(cells, column, INTERACTIONS, SETTINGS, 1)
+    )
+    resource = liana_plus.resource("consensus")
+    # Shuffled labels test a mean of means, so that one side alone can be significant: the strongest counts.
+    strength = table["score"].where(table["method"] != "rank_aggregate", -table["score"])
+    best = table.assign(strength=strength).sort_values("strength", ascending=False).groupby("method").head(1)
+    names = ["method", "source", "target", "ligand", "receptor"]
+    return {
+        "best": sorted(map(list, best[names].to_numpy())),
+        "least": float(table.loc[table["method"] != "rank_aggregate", "p"].min()),
+        "resource": len(resource),
+        "columns": list(table.columns),
+    }
+
+
+def two_types(n=120, seed=0):
+    """Counts of two types of cells over 40 genes, ten marking each; 0 and 1 by turns."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    types = np.arange(n) % 2
+    rate = np.full((n, 40), 1.0)
+    rate[types == 0, :10] *= 8
+    rate[types == 1, 10:20] *= 8
+    return rng.poisson(rate), types
+
+
+def scvi():
+    """How far the latent sets two types apart, on cells that were not trained on; twice with one seed."""
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
+    from interptfm.comparators import representations, scvi_latent
+    from interptfm.tis.units import Cells
+
+    counts, types = two_types()
+    n = len(counts)
+    obs = pd.DataFrame(
+        {"sample": "s", "split": np.where(np.arange(n) < 80, "train", "test")},
+        index=[f"s:1_{i}" for i in range(n)],
+    )
+    cells = Cells(sparse.csr_matrix(counts), [f"g{i}" for i in range(40)], obs, np.zeros((n, 2)))
+    settings = {
+        "n_latent": 4, "n_hidden": 16, "n_layers": 1, "likelihood": "nb", "epochs": 40, "batch_cells": 20,
+        "learning_rate": 0.01,
+    }  # fmt: skip
+    latent, summary = scvi_latent.fit(cells, settings, 1, 1)
+    again, _ = scvi_latent.fit(cells, settings, 1, 1)
+    values = latent.obsm[scvi_latent.KEY]
+    labels = np.where(types == 0, "a", "b")
+    found = representations.neighbours(values, labels, np.arange(80), np.arange(80, n), 5)
+    return {
+        "shape": list(values.shape), "accuracy": float((found == labels[80:]).mean()),
+        "same": bool((values == again.obsm[scvi_latent.KEY]).all()), "trained": summary["n_trained_on"],
+        "elbo": summary["elbo_test"],
+    }  # fmt: skip
+
+
+def tangram():
+    """Where the two groups of a reference are mapped, and how held-out genes are predicted."""
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    from interptfm.comparators import tangram_map
+
+    def cells(seed):
+        counts, types = two_types(60, seed)
+        obs = pd.DataFrame({"kind": np.where(types == 0, "a", "b")}, index=[f"{seed}:{i}" for i in range(60)])
+        var = pd.DataFrame(index=[f"Gene{i}" for i in range(40)])
+        return AnnData(sparse.csr_matrix(counts.astype(np.float32)), obs=obs, var=var)
+
+    reference, tissue = tangram_map.check_reference("reference", cells(1), "kind"), cells(2)
+    settings = {"epochs": 100, "held_out": 0.25}
+    found, genes = tangram_map.run(reference, "kind", tissue, settings, 1)
+    table = tangram_map.shares(
+        np.asarray(found.X), found.obs["kind"].astype(str).tolist(), {"a": 30, "b": 30},
+        {"cell types": tissue.obs["kind"].to_numpy(str)}, np.repeat(np.arange(6), 10), 20,
+        np.random.default_rng(0),
+    )  # fmt: skip
+    own = table[table["cluster"] == table["group"]]
+    return {
+        "shape": list(found.shape), "least": float(own["share"].min()),
+        "held_out": int(genes["held_out"].sum()), "genes": len(genes), "columns": list(table.columns),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(
+        json.dumps({"liana": liana, "scvi": scvi, "tangram": tangram}[sys.argv[1]]())
+    )

@@ -1,0 +1,73 @@
+"""The packages of other systems, in the environments that `make comparators-env` builds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from planning import snakemake
+
+from interptfm import store
+from interptfm.comparators import communication, tangram_map
+
+pytestmark = pytest.mark.soak
+FAMILIES = ("communication", "scvi", "tangram")
+
+
+@pytest.fixture(scope="module")
+def pythons(root):
+    """Rule family → its Python: INTERPTFM_<FAMILY>_PYTHON, or the one of make comparators-env."""
+    found = {}
+    for family in FAMILIES:
+        default = root / f".venv-{family}/bin/python"
+        found[family] = Path(os.environ.get(f"INTERPTFM_{family.upper()}_PYTHON", default))
+        if not found[family].is_file():
+            pytest.skip(f"no {found[family]}: make comparators-env builds it")
+    return found
+
+
+def ask(python, root, system, folder):
+    command = [str(python), str(root / "tests/comparator_oracle.py"), system, str(folder / "found.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "found.json").read_text())
+
+
+def test_liana_finds_the_planted_way(pythons, root, tmp_path):
+    found = ask(pythons["communication"], root, "liana", tmp_path)
+    methods = ("cellchat", "cellphonedb", "rank_aggregate")
+    assert found["best"] == [[method, "A", "B", "Lig", "Rec"] for method in methods]
+    assert found["least"] == 0.01 and found["resource"] > 1000
+    assert found["columns"] == list(communication.COLUMNS)
+
+
+def test_scvi_sets_types_apart_on_cells_that_it_was_not_shown(pythons, root, tmp_path):
+    found = ask(pythons["scvi"], root, "scvi", tmp_path)
+    assert found["shape"] == [120, 4] and found["trained"] == 80 and found["elbo"] < 0
+    assert found["accuracy"] >= 0.95 and found["same"], "the same seed gives the same bytes"
+
+
+def test_tangram_maps_groups_on_cells_of_their_kind(pythons, root, tmp_path):
+    found = ask(pythons["tangram"], root, "tangram", tmp_path)
+    assert found["shape"] == [2, 60] and found["least"] > 0.7
+    assert found["held_out"] == 10 and found["genes"] == 40
+    assert found["columns"] == list(tangram_map.COLUMNS)
+
+
+def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
+    overlay = yaml.safe_load((project / "tests/tiny.yaml").read_text())
+    overlay["environments"] = {family: str(python) for family, python in pythons.items()}
+    (tmp_path / "with.yaml").write_text(yaml.safe_dump(overlay))
+    done = snakemake(project, "comparators", config=str(tmp_path / "with.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    systems = store.read_table(project / "results/tiny/comparators/systems.tsv").set_index("system")
+    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored"]
+    assert (systems.loc[ran, "status"] == "done").all()
+    assert systems.loc["nichenet", "reason"].endswith("comparators.nichenet.matrix is null")
+    assert systems.loc["tangram", "reason"].endswith("comparators.tangram.reference is null")
+    table = store.read_table(project / "results/tiny/comparators/concordance.parquet")
+    assert set(table["system"]) == {"squidpy", "cellphonedb", "cellchat", "rank_aggregate"}
