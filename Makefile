@@ -39,13 +39,16 @@ $(VENV)-soak/.installed: envs/requirements-soak.txt envs/constraints-soak.txt
 
 soak-env: $(VENV)-soak/.installed
 
-# One environment a family of other systems; their Pythons go into environments.<family> of the configuration.
+# One environment a family of other systems; their Pythons go into environments.<family> of the configuration. What the
+# main environment has is read from there and not installed again.
 COMPARATORS := communication scvi tangram
+PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 comparators-env: $(COMPARATORS:%=$(VENV)-%/.installed)
 
-$(COMPARATORS:%=$(VENV)-%/.installed): $(VENV)-%/.installed: envs/requirements.txt envs/requirements-%.txt
+$(COMPARATORS:%=$(VENV)-%/.installed): $(VENV)-%/.installed: $(VENV)/.installed envs/requirements-%.txt
 	$(PYTHON) -m venv $(VENV)-$*
-	$(VENV)-$*/bin/pip install --quiet --progress-bar off -r envs/requirements.txt -r envs/requirements-$*.txt
+	$(BIN)/$(PACKAGES) > $$($(VENV)-$*/bin/$(PACKAGES))/main.pth
+	$(VENV)-$*/bin/pip install --quiet --progress-bar off -r envs/requirements-$*.txt
 	@touch $@
 
 soak: $(VENV)/.installed-test $(VENV)-soak/.installed comparators-env

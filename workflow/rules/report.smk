@@ -18,7 +18,11 @@ EXTRA_TARGETS = [
     *STABILITY,
     *GENE_TEXT_FILES,
     *COMPARATOR_FILES,
-    *([f"{RUN}/extras.html"] if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES or COMPARED else []),
+    *(
+        [f"{RUN}/extras.html"]
+        if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES or COMPARED
+        else []
+    ),
 ]
 
 
