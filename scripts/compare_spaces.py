@@ -11,7 +11,7 @@ def main(snakemake):
         import pandas as pd
 
         from interptfm import store
-        from interptfm.comparators import representations, scvi_latent, status
+        from interptfm.comparators import representations, status
         from interptfm.tis import units
 
         given, params, output = snakemake.input, snakemake.params, snakemake.output
@@ -20,7 +20,7 @@ def main(snakemake):
 
         def comparing():
             cells = units.read_cells(units.listed(given.cells))
-            latent, present = units.obsm_units([given.latent], cells, scvi_latent.KEY)
+            latent, present = units.obsm_units([given.latent], cells, params.key)
             spaces = {("scvi", NO_LAYER): latent}
             for space in params.spaces:
                 values, there = units.read(

@@ -196,7 +196,7 @@ rule compare_spaces:
         + [f"{RUN}/tis/{units}/layer_{layer}/{TIS_TABLES['summary']}" for units, layer in SCORED_UNITS],
         agreement=[LATENT_REGIONS["agreement"], REGION_FILES["agreement"]],
         cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
-        code=lib("job", "store", "comparators.representations", "comparators.scvi_latent"),
+        code=lib("job", "store", "comparators.representations", "comparators.status", "tis.units"),
     output:
         table=f"{COMPARATORS}/representations.tsv",
         summary=f"{COMPARATORS}/representations.json",
@@ -211,6 +211,7 @@ rule compare_spaces:
         mem_mb=memory_of_cells(2500, 100),
         runtime=minutes(60),
     params:
+        key=LATENT_SPACE["key"],
         spaces=SPACES,
         scored=[LATENT_SPACE["name"], *(units for units, _ in SCORED_UNITS)],
         layers=[-1, *(layer for _, layer in SCORED_UNITS)],
