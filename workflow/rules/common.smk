@@ -1007,16 +1007,21 @@ def given_files():
     judge = None if text_settings.judge_provider(config) else config["tis"]["embedding"]
     found += [str(Path(config["data_root"], path)) for path in (config["ontology"]["slim"], judge) if path]
     main = ARMS[""]
-    if COMPARED:
-        found += placed_file(main["comparators"]["communication"]["interactions"])
-        found += placed_file(main["comparators"]["nichenet"]["matrix"])
-        found += placed_file(main["comparators"]["tangram"]["reference"])
     found += [main["activity"]["channels"], main["crosstalk"]["contrasts"]]
     if main["crosstalk"]["graph"]["kind"] == "obsp":
         found += [squidpy_graph(sample) for sample in SAMPLES]
     if steering_settings.data_file(main):
         found.append(steering_settings.data_file(main))
     return list(dict.fromkeys(found))
+
+
+def given_systems():
+    """Return the files that only the rules of other systems read and no rule under ``results/`` makes."""
+    if not COMPARED:
+        return []
+    block = ARMS[""]["comparators"]
+    paths = (block["communication"]["interactions"], block["nichenet"]["matrix"], block["tangram"]["reference"])
+    return [found for path in paths for found in placed_file(path)]
 
 
 def given_texts():
