@@ -1,7 +1,7 @@
 """The feature atlas at full size in a headless Chromium: first paint, filters, sorting, opening a feature.
 
     .venv/bin/python benchmarks/atlas.py                          # 4,096 features x 12 layers
-    .venv/bin/python benchmarks/atlas.py --features 1024 --layers 2 --folder /tmp/atlas
+    .venv/bin/python benchmarks/atlas.py --features 1024 --layers 2 --folder FOLDER
 
 The features are made up (tests/atlas_world.py: 2 terms and 5 tokens each, 2 sections of 4,000 spots). Times
 are medians of ``--repeats``. First paint is Chromium's own ``first-contentful-paint``; a filter or a

@@ -1020,7 +1020,11 @@ def given_systems():
     if not COMPARED:
         return []
     block = ARMS[""]["comparators"]
-    paths = (block["communication"]["interactions"], block["nichenet"]["matrix"], block["tangram"]["reference"])
+    paths = (
+        block["communication"]["interactions"],
+        block["nichenet"]["matrix"],
+        block["tangram"]["reference"],
+    )
     return [found for path in paths for found in placed_file(path)]
 
 
