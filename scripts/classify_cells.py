@@ -16,12 +16,11 @@ def main(snakemake):
             units.listed(given.cells), source, units.listed(given.get("representation", [])), settings,
             dict(params.donors), float(params.guard_um), params.seed,
         )  # fmt: skip
-        predictions = classification.classify(representation, task, cells)
+        spaces = classification.prepared(representation, task)
+        predictions = classification.classify(spaces, task, cells)
         store.write_table(outputs.predictions, predictions, provenance=origin)
-        store.write_table(
-            outputs.curve, classification.learning_curve(representation, task), provenance=origin
-        )
-        store.write_table(outputs.null, classification.null(representation, task), provenance=origin)
+        store.write_table(outputs.curve, classification.learning_curve(spaces, task), provenance=origin)
+        store.write_table(outputs.null, classification.null(spaces, task), provenance=origin)
         summary = {
             "representation": params.name, "n_cells": len(cells.obs), "n_scored": len(predictions),
             "folds": len(task.folds), "types": task.names, "rare": [task.names[i] for i in task.rare],

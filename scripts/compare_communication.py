@@ -1,7 +1,5 @@
 """Rules compare_squidpy and compare_liana: one package's interactions between the groups of crosstalk."""
 
-PACKAGES = {"squidpy": "squidpy", "liana": "liana"}
-
 
 def main(snakemake):
     from interptfm import job
@@ -37,7 +35,7 @@ def main(snakemake):
                 "levels": levels,
             }
 
-        table, summary = status.attempt(system, PACKAGES[system], comparing)
+        table, summary = status.attempt(system, system, comparing)
         store.write_table(
             snakemake.output.table, communication.empty() if table is None else table, provenance=origin
         )

@@ -18,11 +18,7 @@ def main(snakemake):
         origin = job.provenance(snakemake, nichenet=settings, seed=params.seed)
 
         def scoring():
-            if not given.get("matrix"):
-                raise status.Skipped(
-                    "there is no ligand–target matrix: comparators.nichenet.matrix is "
-                    + (f"{params.matrix}, which is no file below data_root" if params.matrix else "null")
-                )
+            status.require(given.get("matrix"), "ligand–target matrix", "nichenet.matrix", params.matrix)
             matrix = nichenet.read_matrix(given.matrix)
             cells = units.read_cells(units.listed(given.cells))
             graphs = [store.read_h5ad(path) for path in units.listed(given.graphs)]

@@ -10,6 +10,7 @@ def main(snakemake):
 
         from interptfm import store
         from interptfm.comparators import communication, status, tangram_map
+        from interptfm.crosstalk.reading import read_compartments
         from interptfm.tis import units
 
         given, params, output = snakemake.input, snakemake.params, snakemake.output
@@ -17,19 +18,13 @@ def main(snakemake):
         origin = job.provenance(snakemake, tangram=settings, seed=params.seed)
 
         def mapping():
-            if not given.get("reference"):
-                raise status.Skipped(
-                    "there is no single-cell reference: comparators.tangram.reference is "
-                    + (
-                        f"{params.reference}, which is no file below data_root"
-                        if params.reference
-                        else "null"
-                    )
-                )
+            status.require(
+                given.get("reference"), "single-cell reference", "tangram.reference", params.reference
+            )
             group = settings["group"]
             reference = tangram_map.check_reference(given.reference, store.read_h5ad(given.reference), group)
             cells = units.read_cells(units.listed(given.cells))
-            places = communication.read_places(given.regions, cells.obs.index, params.compartments)
+            places = read_compartments(units.listed(given.regions), cells, params.compartments)
             adata = AnnData(
                 X=cells.counts.astype("float32"), obs=pd.DataFrame(index=cells.obs.index),
                 var=pd.DataFrame(index=pd.Index(cells.genes)),

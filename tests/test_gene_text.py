@@ -358,8 +358,8 @@ def test_the_nearest_decides_a_tie():
 def told():
     cells = world()
     task = task_of(cells)
-    representation = classification.Components(cells.counts, 5)
-    return cells, task, representation, classification.classify(representation, task, cells)
+    spaces = classification.prepared(classification.Components(cells.counts, 5), task)
+    return cells, task, spaces, classification.classify(spaces, task, cells)
 
 
 def test_types_are_told_by_expression(told):
@@ -371,12 +371,12 @@ def test_types_are_told_by_expression(told):
 
 def test_what_held_out_cells_are_called_does_not_reach_the_fit(told):
     """The types of one fold's held-out cells are all changed; that fold calls the same."""
-    cells, task, representation, predictions = told
+    cells, task, spaces, predictions = told
     fold = task.folds[0]
     types = task.types.copy()
     types[fold.held_out] = (types[fold.held_out] + 1) % 4
     one = classification.Task(types, task.names, [fold], SETTINGS, task.seed)
-    found = classification.classify(representation, one, cells).set_index("cell")
+    found = classification.classify(spaces[:1], one, cells).set_index("cell")
     before = predictions.set_index("cell").loc[found.index]
     for variant in ("before", "after", "logistic"):
         assert (found[variant] == before[variant]).all(), variant
@@ -384,8 +384,8 @@ def test_what_held_out_cells_are_called_does_not_reach_the_fit(told):
 
 def test_shuffled_labels_give_chance(told):
     """Before and after refinement; chance is what guessing by the types' shares, or the largest, scores."""
-    _, task, representation, _ = told
-    drawn = classification.null(representation, task)
+    _, task, spaces, _ = told
+    drawn = classification.null(spaces, task)
     found = drawn.groupby(["variant", "measure"])["value"].agg(["mean", "size"])
     share = np.bincount(task.types) / len(task.types)
     assert found.loc[("before", "accuracy"), "size"] == 20 and found.loc[("after", "accuracy"), "size"] == 3
@@ -398,14 +398,15 @@ def test_shuffled_labels_give_chance(told):
 def test_types_without_a_sign_are_told_by_chance_alone():
     cells = world(effect=0.0, seed=4)
     task = task_of(cells)
-    found = classification.classify(classification.Components(cells.counts, 5), task, cells)
+    spaces = classification.prepared(classification.Components(cells.counts, 5), task)
+    found = classification.classify(spaces, task, cells)
     for variant in ("before", "after", "logistic"):
         assert (found[variant] == found["cell_type"]).mean() < 0.6, variant
 
 
 def test_more_labels_help(told):
-    _, task, representation, _ = told
-    curve = classification.learning_curve(representation, task)
+    _, task, spaces, _ = told
+    curve = classification.learning_curve(spaces, task)
     mean = curve.groupby(["variant", "labels", "measure"])["value"].mean()
     assert len(curve) == 2 * 2 * 2 * 3
     for variant in ("before", "after"):
@@ -486,8 +487,8 @@ def test_cells_are_written_for_any_reader(tmp_path):
 def test_one_seed_gives_one_null():
     cells = world(n=200)
     task = task_of(cells)
-    representation = classification.Fixed(cells.counts)
-    first, second = classification.null(representation, task), classification.null(representation, task)
+    spaces = classification.prepared(classification.Fixed(cells.counts), task)
+    first, second = classification.null(spaces, task), classification.null(spaces, task)
     pd.testing.assert_frame_equal(first, second)
     assert job.seed(1, "gene_text") != job.seed(2, "gene_text")
 
@@ -571,13 +572,13 @@ def shown(told):
 
     from interptfm.report.gene_text import GeneText
 
-    _, task, representation, predictions = told
+    _, task, spaces, predictions = told
     names = ["tfidf_weighted", "tfidf_permuted", "pca"]
     predictions = predictions.replace("b", EVIL)
     types = [EVIL if name == "b" else name for name in task.names]
     curve, null = (
-        classification.learning_curve(representation, task),
-        classification.null(representation, task),
+        classification.learning_curve(spaces, task),
+        classification.null(spaces, task),
     )
     tables = comparison.compare(
         dict.fromkeys(names, predictions), dict.fromkeys(names, curve), dict.fromkeys(names, null),

@@ -7,22 +7,22 @@ RECOVERY_NAMES = {
 }
 RECOVERY_FILES = [f"{RUN}/recovery/{name}" for name in RECOVERY_NAMES.values()] if SIMULATED_RUN else []
 STRENGTH_ARMS = {name: ARMS[name]["simulate"]["strength"] for name in EXTRA_ARMS if "simulated" in OWN[name]}
+# What extras.html shows.
+EXTRA_TABLES = [
+    *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
+    *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
+    *STABILITY,
+    *GENE_TEXT_FILES,
+    *COMPARATOR_FILES,
+]
 EXTRA_TARGETS = [
     *(
         path
         for name in EXTRA_ARMS
         for path in layered("alignment/{dictionary}/layer_{layer}/summary.json", name)
     ),
-    *([f"{RUN}/recovery/curve.tsv"] if STRENGTH_ARMS else []),
-    *([f"{RUN}/frontier.tsv"] if FRONTIER else []),
-    *STABILITY,
-    *GENE_TEXT_FILES,
-    *COMPARATOR_FILES,
-    *(
-        [f"{RUN}/extras.html"]
-        if STRENGTH_ARMS or FRONTIER or STABILITY or GENE_TEXT_FILES or COMPARED
-        else []
-    ),
+    *EXTRA_TABLES,
+    *([f"{RUN}/extras.html"] if EXTRA_TABLES else []),
 ]
 
 
@@ -209,7 +209,7 @@ rule write_report:
         "../../scripts/write_report.py"
 
 
-if f"{RUN}/extras.html" in EXTRA_TARGETS:
+if EXTRA_TABLES:
 
     rule write_extras_report:
         input:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from interptfm import stats, store
 from interptfm.comparators.status import Skipped
-from interptfm.crosstalk.reading import COMPARTMENTS
+from interptfm.crosstalk.reading import read_compartments
 from interptfm.errors import InputError
 from interptfm.tis import units
 
@@ -102,26 +102,17 @@ def read_cells(
     from anndata import AnnData
 
     found = units.read_cells(units.listed(cells))
-    column, tables = COMPARTMENTS[compartments], []
-    for path, calls in zip(units.listed(activity), units.listed(regions), strict=True):
-        obs = store.read_h5ad(path).obs
-        place = store.read_table(calls, ["cell", column]).set_index("cell")[column]
-        lost = obs.index.difference(place.index)
-        if len(lost):
-            raise InputError(f"{calls}: found no cell {lost[0]!r}, expected all cells of {path}")
-        names = place.loc[obs.index].fillna("").astype(str).to_numpy()
-        tables.append(
-            pd.DataFrame({"compartment": names, "has_tokens": obs["has_tokens"].to_numpy(bool)}, obs.index)
-        )
-    table = pd.concat(tables)
+    tables = [store.read_h5ad(path).obs for path in units.listed(activity)]
+    table = pd.concat([obs[["has_tokens"]] for obs in tables])
     if not found.obs.index.equals(table.index):
         raise InputError("activity: found other cells than in cells/, expected the same in order")
+    places = read_compartments(units.listed(regions), found, compartments)
     kept = np.flatnonzero(table["has_tokens"])
     obs = pd.DataFrame(
         {
             "sample": pd.Categorical(found.section[kept]),
             "cell_type": pd.Categorical(found.types[kept]),
-            "compartment": pd.Categorical(table["compartment"].to_numpy()[kept]),
+            "compartment": pd.Categorical(places[kept]),
         },
         index=table.index[kept],
     )
@@ -131,23 +122,6 @@ def read_cells(
     scanpy.pp.normalize_total(adata)
     scanpy.pp.log1p(adata)
     return adata
-
-
-def read_places(regions: Sequence[str | Path], cells: pd.Index, compartments: str) -> np.ndarray:
-    """Return the compartment (n,) of each cell by name, empty without one; ``regions/`` of every sample.
-
-    Raises
-    ------
-    InputError
-        If the tables lack a cell.
-    """
-    column = COMPARTMENTS[compartments]
-    tables = [store.read_table(path, ["cell", column]) for path in units.listed(regions)]
-    place = pd.concat(tables).set_index("cell")[column]
-    lost = cells.difference(place.index)
-    if len(lost):
-        raise InputError(f"regions: found no cell {lost[0]!r}, expected all cells of cells/")
-    return place.loc[cells].fillna("").astype(str).to_numpy()
 
 
 def corrected(p: np.ndarray, permutations: int) -> np.ndarray:

@@ -157,17 +157,16 @@ def analyse(
         )
     potential = matrix.loc[targets, ligands].to_numpy(float)
     column = np.array([at[gene] for gene in targets])
-    kinds = np.unique(types)
+    kinds, least = np.unique(types), settings["min_fraction"]
     expressed = {kind: (logged[types == kind] > 0).mean(axis=0) for kind in kinds}
     rows: list[dict[str, Any]] = []
     for sender in kinds:
         near = contacts(graph, types, sender)
-        least = settings["min_fraction"]
         sent = [i for i, name in enumerate(ligands) if expressed[sender][at[name]] >= least]
         for receiver in kinds:
             mine = np.flatnonzero(types == receiver)
             contact = near[mine]
-            background = np.flatnonzero(expressed[receiver][column] >= settings["min_fraction"])
+            background = np.flatnonzero(expressed[receiver][column] >= least)
             if (
                 min(contact.sum(), (~contact).sum()) < settings["min_cells"]
                 or not sent

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from interptfm import stats
 from interptfm.comparators.status import Skipped
+from interptfm.gene_text.scores import confusion, measures_of
 
 COLUMNS = ("representation", "layer", "dimensions", "measure", "group", "value", "lo", "hi", "n")
 ACCURACY, F1 = "accuracy of cell types", "macro-F1 of cell types"
@@ -46,12 +47,10 @@ def neighbours(
 
 def scores(true: np.ndarray, found: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """Return accuracy and macro-F1 over the types that are there, of weighted cells."""
-    right = true == found
-    f1 = []
-    for name in np.unique(true[weights > 0]):
-        tp = weights[right & (true == name)].sum()
-        f1.append(2 * tp / (weights[true == name].sum() + weights[found == name].sum()))
-    return float(weights[right].sum() / weights.sum()), float(np.mean(f1))
+    names, number = np.unique(np.concatenate([true, found]), return_inverse=True)
+    table = confusion(number[: len(true)], number[len(true) :], len(names), weights)
+    accuracy, f1, _ = measures_of(table, rare=())
+    return float(accuracy), float(f1)
 
 
 def classify(

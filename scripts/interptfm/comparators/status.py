@@ -52,6 +52,26 @@ def package(distribution: str, module: str, family: str) -> Any:
         ) from error
 
 
+def require(found: Any, what: str, key: str, path: str | None) -> None:
+    """Skip a system whose file is not there.
+
+    Parameters
+    ----------
+    found
+        The file that the rule was given; empty without one.
+    what, key, path
+        What the file holds; its key below ``comparators`` and what that is set to.
+
+    Raises
+    ------
+    Skipped
+        If there is no file.
+    """
+    if not found:
+        words = f"{path}, which is no file below data_root" if path else "null"
+        raise Skipped(f"there is no {what}: comparators.{key} is {words}")
+
+
 def attempt(
     system: str, distribution: str | None, function: Callable[[], tuple[Any, Mapping[str, Any]]]
 ) -> tuple[Any, dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from interptfm import store
 from interptfm.crosstalk import graphs
 from interptfm.errors import InputError
 from interptfm.regions.geometry import REGIONS
+
+if TYPE_CHECKING:
+    from interptfm.tis.units import Cells
 
 OBS = ("sample", "fov", "cell_type", "n_counts", "block")
 VAR = ("name", "channel", "ic")
@@ -101,6 +104,28 @@ def read_section(activity: str | Path, regions: str | Path, compartments: str) -
         values, genes, concepts, found.obs[list(OBS)].copy(), np.asarray(found.obsm["spatial"], float),
         named.map(place).fillna(-1).to_numpy(int)[keep],
     )  # fmt: skip
+
+
+def read_compartments(paths: list[str], cells: Cells, by: str) -> np.ndarray:
+    """Return each cell's compartment (cells,) str, empty where it has none.
+
+    Parameters
+    ----------
+    by
+        ``geometric`` or ``called``.
+
+    Raises
+    ------
+    InputError
+        If a cell is in no table.
+    """
+    tables = [store.read_table(path) for path in paths]
+    calls = pd.concat([table.astype({"cell": str}) for table in tables]).set_index("cell")
+    unknown = cells.obs.index.difference(calls.index)
+    if len(unknown):
+        raise InputError(f"{paths[0]}: found no cell {unknown[0]!r}, expected all cells of the samples")
+    named = calls.loc[cells.obs.index, COMPARTMENTS[by]].astype(str)
+    return named.where(named.isin(REGIONS), "").to_numpy().astype(str)
 
 
 def section_graph(section: Section, settings: dict[str, Any]) -> graphs.Graph:

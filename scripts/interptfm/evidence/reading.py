@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from interptfm import alignment, features, store
-from interptfm.crosstalk.reading import COMPARTMENTS
-from interptfm.errors import InputError
+from interptfm.crosstalk.reading import read_compartments
 from interptfm.evidence import NOT_COMPUTED
 from interptfm.evidence.analysis import Arm, Terms
-from interptfm.regions.geometry import REGIONS
 from interptfm.tis import units
 from interptfm.tis.units import Cells
 
@@ -79,25 +74,3 @@ def read_terms(given: Any, dictionary: str, layer: int) -> Terms:
         reasons["channel"] = f"{NOT_COMPUTED}: crosstalk is of {what}"
     steering = store.read_table(given["steering"]) if given.get("steering") else None
     return Terms(**edges, steering=steering, reasons=reasons)
-
-
-def read_compartments(paths: list[str], cells: Cells, by: str) -> np.ndarray:
-    """Return each cell's compartment (cells,) str, empty where it has none.
-
-    Parameters
-    ----------
-    by
-        ``geometric`` or ``called``.
-
-    Raises
-    ------
-    InputError
-        If a cell is in no table.
-    """
-    tables = [store.read_table(path) for path in paths]
-    calls = pd.concat([table.astype({"cell": str}) for table in tables]).set_index("cell")
-    unknown = cells.obs.index.difference(calls.index)
-    if len(unknown):
-        raise InputError(f"{paths[0]}: found no cell {unknown[0]!r}, expected all cells of the samples")
-    named = calls.loc[cells.obs.index, COMPARTMENTS[by]].astype(str)
-    return named.where(named.isin(REGIONS), "").to_numpy().astype(str)

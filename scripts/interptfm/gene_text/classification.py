@@ -122,8 +122,15 @@ def refined(x: np.ndarray, fold: Fold, types: np.ndarray, task: Task, *names: ob
     return head.project(x)
 
 
-def classify(representation: Fixed | Components, task: Task, cells: Cells) -> pd.DataFrame:
+def prepared(representation: Fixed | Components, task: Task) -> list[np.ndarray]:
+    """Return the representation (cells × d) as each fold's teaching cells prepare it."""
+    return [representation.prepared(fold.train) for fold in task.folds]
+
+
+def classify(spaces: Sequence[np.ndarray], task: Task, cells: Cells) -> pd.DataFrame:
     """Return the called type of every held-out cell: cell, sample, block, split, cell_type, and the variants.
+
+    ``spaces``: the representation by fold (:func:`prepared`), here and below.
 
     ``before`` and ``after`` are nearest neighbours before and after refinement; ``logistic`` is a multinomial
     logistic regression on the same representation, the plain supervised reading that refinement has to beat.
@@ -131,7 +138,7 @@ def classify(representation: Fixed | Components, task: Task, cells: Cells) -> pd
     k, n = task.settings["knn"]["k"], len(task.names)
     called = {name: np.full(len(task.types), -1) for name in (BEFORE, AFTER, LOGISTIC)}
     for number, fold in enumerate(job.progress(task.folds, "folds")):
-        x = representation.prepared(fold.train)
+        x = spaces[number]
         after = refined(x, fold, task.types, task, "fold", number)
         for name, values in ((BEFORE, x), (AFTER, after)):
             near = neighbours(values, fold.train, fold.held_out, k)
@@ -170,20 +177,19 @@ def pooled(true: np.ndarray, predicted: np.ndarray, task: Task) -> np.ndarray:
     return scores.measures_of(scores.confusion(true, predicted, len(task.names)), task.rare)
 
 
-def learning_curve(representation: Fixed | Components, task: Task) -> pd.DataFrame:
+def learning_curve(spaces: Sequence[np.ndarray], task: Task) -> pd.DataFrame:
     """Return scores with few labelled cells a type: labels, draw, variant, measure, value.
 
     The labelled cells are drawn from the fold's teaching cells; as many neighbours vote as a type has labels,
     and no more than k. Centring and components, which use no label, take all teaching cells.
     """
     wanted, rows = task.settings["curve"], []
-    prepared = [representation.prepared(fold.train) for fold in task.folds] if wanted["labels"] else []
     for labels in job.progress(wanted["labels"], "learning curve"):
         for draw in range(wanted["draws"]):
             generator = job.generator(task.seed, "gene_text", "few labels", labels, draw)
             true, called = [], {BEFORE: [], AFTER: []}
             few = few_labels(task.folds, task.types, labels, generator)
-            for number, (x, fold) in enumerate(zip(prepared, few, strict=True)):
+            for number, (x, fold) in enumerate(zip(spaces, few, strict=True)):
                 after = refined(x, fold, task.types, task, "few", labels, draw, number)
                 true.append(task.types[fold.held_out])
                 for name, values in ((BEFORE, x), (AFTER, after)):
@@ -197,16 +203,15 @@ def learning_curve(representation: Fixed | Components, task: Task) -> pd.DataFra
     return pd.DataFrame(rows, columns=["labels", "draw", "variant", "measure", "value"])
 
 
-def null(representation: Fixed | Components, task: Task) -> pd.DataFrame:
+def null(spaces: Sequence[np.ndarray], task: Task) -> pd.DataFrame:
     """Return scores with the cells' types shuffled: variant, draw, measure, value; the whole fit is repeated.
 
     Neighbours before refinement do not depend on types, so that their null is cheap (``nulls.shuffles``
     draws); after refinement each draw fits all heads anew (``nulls.refits``).
     """
     wanted, rows = task.settings["nulls"], []
-    prepared = [representation.prepared(fold.train) for fold in task.folds]
     k = task.settings["knn"]["k"]
-    near = [neighbours(x, f.train, f.held_out, k) for x, f in zip(prepared, task.folds, strict=True)]
+    near = [neighbours(x, f.train, f.held_out, k) for x, f in zip(spaces, task.folds, strict=True)]
     held_out = np.concatenate([fold.held_out for fold in task.folds])
     for draw in job.progress(range(max(wanted["shuffles"], wanted["refits"])), "shuffled labels"):
         types = job.generator(task.seed, "gene_text", "shuffled labels", draw).permutation(task.types)
@@ -215,7 +220,7 @@ def null(representation: Fixed | Components, task: Task) -> pd.DataFrame:
             called[BEFORE] = [vote(types[each], len(task.names)) for each in near]
         if draw < wanted["refits"]:
             called[AFTER] = []
-            for number, (x, fold) in enumerate(zip(prepared, task.folds, strict=True)):
+            for number, (x, fold) in enumerate(zip(spaces, task.folds, strict=True)):
                 after = refined(x, fold, types, task, "shuffled", draw, number)
                 mine = neighbours(after, fold.train, fold.held_out, k)
                 called[AFTER].append(vote(types[mine], len(task.names)))

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from interptfm import stats
 from interptfm.gene_text import scores
 from interptfm.gene_text.classification import AFTER
-
-CENTRAL = (0.025, 0.975)
 
 
 def compare(
@@ -61,15 +60,15 @@ def _with_null(scored: pd.DataFrame, null: pd.DataFrame) -> pd.DataFrame:
     drawn = pd.DataFrame(
         {
             "null_mean": by.mean(),
-            "null_lo": by.quantile(CENTRAL[0]),
-            "null_hi": by.quantile(CENTRAL[1]),
+            "null_lo": by.quantile(stats.INTERVAL[0]),
+            "null_hi": by.quantile(stats.INTERVAL[1]),
             "null_draws": by.size(),
         }
     ).reset_index()
     found = scored.merge(drawn.assign(cells="all"), on=[*keys, "cells"], how="left")
     values = {key: part.to_numpy() for key, part in by}
     found["p"] = [
-        (1 + int((values[row.variant, row.measure] >= row.value).sum())) / (1 + int(row.null_draws))
+        float(stats.permutation_p(row.value, values[row.variant, row.measure]))
         if row.null_draws > 0
         else np.nan
         for row in found.itertuples()

@@ -20,9 +20,11 @@ def rare_types(types: np.ndarray, share: float) -> list[str]:
     return sorted(names[order[: max(1, int(np.ceil(share * len(names))))]].tolist())
 
 
-def confusion(true: np.ndarray, predicted: np.ndarray, n: int) -> np.ndarray:
-    """Return counts (n × n; rows: true type) of types given as whole numbers."""
-    return np.bincount(true * n + predicted, minlength=n * n).reshape(n, n)
+def confusion(
+    true: np.ndarray, predicted: np.ndarray, n: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Return counts, or sums of weights, (n × n; rows: true type) of types given as whole numbers."""
+    return np.bincount(true * n + predicted, weights, minlength=n * n).reshape(n, n)
 
 
 def measures_of(table: np.ndarray, rare: Sequence[int]) -> np.ndarray:
