@@ -10,11 +10,12 @@ def main(snakemake):
         from interptfm.tis.units import listed
 
         given, params = snakemake.input, snakemake.params
+        summaries = [store.read_json(path) for path in listed(given.summary)]
+        names = [summary["representation"] for summary in summaries]
         frames = {
-            role: dict(zip(params.names, map(store.read_table, listed(given[role])), strict=True))
+            role: dict(zip(names, map(store.read_table, listed(given[role])), strict=True))
             for role in ("predictions", "curve", "null")
         }
-        summaries = [store.read_json(path) for path in listed(given.summary)]
         tables = comparison.compare(
             **frames, types=summaries[0]["types"], rare=summaries[0]["rare"], reference=params.reference,
             bootstrap=int(params.bootstrap), seed=job.seed(params.seed, "gene_text", "bootstrap"),

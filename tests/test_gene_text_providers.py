@@ -18,6 +18,7 @@ import pytest
 from test_gene_text import NCBI_GENES, NCBI_SUMMARIES
 
 from interptfm import config as config_module
+from interptfm import spaces
 from interptfm.errors import InputError
 from interptfm.gene_text import ncbi, providers, settings
 from interptfm.gene_text.endpoint import Endpoint
@@ -248,7 +249,8 @@ def test_a_provider_gets_the_defaults_of_its_kind(configured):
     names = [name for name, _ in settings.representations(found)]
     assert names[:6] == ["ada_weighted", "ada_sentence", "ada_permuted", "words_weighted", "words_sentence",
                          "words_permuted"]  # fmt: skip
-    assert {"pca", "cls_1", "cls_3", "features_1", "features_3"} == set(names[6:])
+    ours = {"pca", "cls_1", "cls_3", "features_1", "features_3"}
+    assert ours | set(spaces.latents(found)) == set(names[6:]) and "scvi" in names
 
 
 @pytest.mark.parametrize(

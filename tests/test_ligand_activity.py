@@ -1,4 +1,4 @@
-"""NicheNet's ligand activity on a simulated contact, and representations of cells side by side."""
+"""NicheNet's ligand activity on a simulated contact, and spaces of cells side by side."""
 
 from __future__ import annotations
 
@@ -91,47 +91,26 @@ def test_a_matrix_of_other_genes_is_skipped():
         nichenet.analyse(logged, genes, types, section, graph, matrix, {**SETTINGS, "min_cells": 150}, 1)
 
 
-def spaces(n=300, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.choice(["a", "b", "rare"], n, p=[0.5, 0.42, 0.08])
-    centre = {"a": 0, "b": 6, "rare": 12}
-    good = np.array([[centre[name], 0.0] for name in labels]) + rng.normal(size=(n, 2))
-    blocks = np.repeat(np.arange(10), n // 10).astype(str)
-    return labels, good, rng.normal(size=(n, 2)), blocks
+def summary(space, layer, **means):
+    keys = {"n": 4, "n_scored": 3, "mean": 0.9, "best_tis": 0.95}
+    return {
+        "units": space, "layer": layer,
+        "variants": [{"variant": name, **keys, "mean_matched": value} for name, value in means.items()],
+    }  # fmt: skip
 
 
-def test_neighbours_tell_types_where_a_space_has_them_and_shuffled_labels_are_chance():
-    labels, good, noise, blocks = spaces()
-    train, test = np.arange(200), np.arange(200, 300)
-    table = representations.classify(
-        {("good", -1): good, ("noise", 2): noise}, labels, blocks, train, test,
-        {"neighbours": 5, "bootstrap": 50}, np.random.default_rng(0),
-    )  # fmt: skip
+def test_units_of_all_spaces_stand_side_by_side_with_their_controls():
+    """A space of types alone cannot be matched by type: no row instead of a number."""
+    parts = [
+        representations.unit_scores(summary("scvi", 0, units=0.7, shuffled=0.5)),
+        representations.unit_scores(summary("cls", 3, units=0.8, shuffled=None)),
+    ]
+    table = pd.concat(parts, ignore_index=True)
     assert list(table.columns) == list(representations.COLUMNS)
-    f1 = table[table["measure"] == representations.F1].set_index("representation")
-    assert f1.loc["good", "value"] > 0.95 and f1.loc["noise", "value"] < 0.5
-    assert f1.loc["good, shuffled training labels", "value"] < 0.5
-    assert (f1["lo"] <= f1["value"] + 1e-9).all() and (f1["value"] <= f1["hi"] + 1e-9).all()
-    accuracy = table[table["measure"] == representations.ACCURACY].set_index("representation")["value"]
-    assert accuracy["commonest type"] == (labels[test] == "a").mean()
-    assert representations.headline(table).startswith("macro-F1 of cell types: good 1.000 (")
-
-
-def test_scores_are_those_of_scikit_learn():
-    from sklearn.metrics import accuracy_score, f1_score
-
-    rng = np.random.default_rng(0)
-    true, found = rng.choice(list("abc"), 60), rng.choice(list("abc"), 60)
-    weights = rng.integers(1, 4, 60)
-    accuracy, f1 = representations.scores(true, found, weights.astype(float))
-    assert accuracy == pytest.approx(accuracy_score(true, found, sample_weight=weights))
-    assert f1 == pytest.approx(f1_score(true, found, average="macro", sample_weight=weights))
-
-
-def test_cells_of_one_type_are_skipped():
-    _, good, _, blocks = spaces()
-    with pytest.raises(status.Skipped, match="1 types in training blocks"):
-        representations.classify(
-            {("good", -1): good}, np.full(300, "a"), blocks, np.arange(200), np.arange(200, 300),
-            {"neighbours": 5, "bootstrap": 20}, np.random.default_rng(0),
-        )  # fmt: skip
+    matched = table[table["measure"] == representations.MATCHED]
+    assert matched[["representation", "layer", "group", "value"]].to_numpy().tolist() == [
+        ["scvi", 0, "units", 0.7], ["scvi", 0, "shuffled", 0.5], ["cls", 3, "units", 0.8]
+    ]  # fmt: skip
+    assert representations.headline(table) == (
+        "mean TIS of units within cell type and depth: cls layer 3 0.800, scvi 0.700"
+    )

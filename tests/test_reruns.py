@@ -298,8 +298,6 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
             ("learning_rate", 0.01),
         )
     },
-    "comparators.classification.neighbours": (5, set()),
-    "comparators.classification.bootstrap": (30, set()),
     "comparators.tangram.reference": ("tests/tiny.yaml", set()),
     **{
         f"comparators.tangram.{key}": (value, set())

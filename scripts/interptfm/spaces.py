@@ -12,6 +12,9 @@ from interptfm.errors import InputError
 
 Config = dict[str, Any]
 
+LATENTS = ("scvi", "totalvi", "multivi", "mofa")
+"""Other systems whose latent space goes through the scorers of units."""
+
 
 def hides_genes(main: Config, arm: Config) -> bool:
     """Tell whether an arm sees other genes than the main one."""
@@ -102,13 +105,14 @@ def unit_layers(config: Config, entry: Config) -> list[int]:
     return sorted(entry["layers"])
 
 
-def compared(config: Config) -> list[Config]:
-    """Return the entries of ``tis.units`` that lie in the run's own files, each with its last layer.
+def latents(config: Config) -> list[str]:
+    """Return the systems of ``comparators.names`` that give a latent space of cells."""
+    return [name for name in config["comparators"]["names"] if name in LATENTS]
 
-    Those that other systems' representations of cells are compared with: ``layer`` beside the entry's keys.
-    """
-    own = [entry for entry in config["tis"]["units"] if entry["source"] != "obsm"]
-    return [{**entry, "layer": unit_layers(config, entry)[-1]} for entry in own]
+
+def latent_file(config: Config, name: str) -> str:
+    """Return where such a system writes its latent, obsm ``X_<name>``."""
+    return f"results/{config['run']}/comparators/{name}/latent.h5ad"
 
 
 def regions_layer(config: Config) -> int:

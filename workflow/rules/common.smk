@@ -65,6 +65,7 @@ HEADLINE = config["dictionaries"][0]["name"]
 # What a store's name ends in, by forward pass: nothing for the first, which has all layers of a new run.
 PARTS = ["", *(f".added_{number}" for number in range(1, 100))]
 SIMULATED_RUN = config["simulate"]["enabled"]
+LATENTS = spaces.latents(ARMS[""])
 TEXT_REPRESENTATIONS = dict(text_settings.representations(ARMS[""]))
 TEXT_PROVIDERS = [provider["name"] for provider in ARMS[""]["gene_text"]["providers"]]
 TEXT_BASELINES = [text_settings.baseline(name) for name in TEXT_PROVIDERS]
@@ -88,6 +89,7 @@ wildcard_constraints:
     provider=choice(TEXT_PROVIDERS),
     form=choice(text_settings.FORMS),
     representation=choice(TEXT_REPRESENTATIONS),
+    latent=choice(spaces.LATENTS),
 
 
 def arm_name(wildcards):
@@ -854,12 +856,26 @@ def communication_settings():
     return {key: found[key] for key in found if key not in ("interactions", "resource")}
 
 
-def latent_scores():
-    """Return the summary of what scores scVI's latent; nothing where it was skipped. The checkpoint runs first."""
+def fitted(name):
+    """Tell whether a system has a latent; its checkpoint, which looks for its package and files, runs first."""
     import json
 
-    fitted = json.loads(Path(checkpoints.fit_scvi.get().output.summary).read_text())
-    return [f"{COMPARATORS}/representations.json"] if fitted["status"] == "done" else []
+    summary = getattr(checkpoints, f"fit_{name}").get().output.summary
+    return json.loads(Path(summary).read_text())["status"] == "done"
+
+
+def latent_space(wildcards):
+    """Return how a system's latent is read, as an entry of ``tis.units``."""
+    return {"name": wildcards.latent, "source": "obsm", "key": f"X_{wildcards.latent}"}
+
+
+def types_told(wildcards):
+    """Input function: how every representation tells cell types; a latent that is not there is left out."""
+    there = [name for name in TEXT_REPRESENTATIONS if name not in LATENTS or fitted(name)]
+    return {
+        **{role: expand(path, representation=there) for role, path in TYPE_TABLES.items()},
+        "summary": expand(f"{TYPE_FOLDER}/summary.json", representation=there),
+    }
 
 
 def system_summaries(wildcards):
@@ -869,8 +885,8 @@ def system_summaries(wildcards):
         found.append(f"{COMPARATORS}/{name}/summary.json")
         if TALKING and name == TALKING[-1]:
             found.append(CONCORDANCE["summary"])
-        if name == "scvi":
-            found += latent_scores()
+        if name in LATENTS and fitted(name):
+            found.append(f"{COMPARATORS}/{name}/scored.json")
     return found
 
 

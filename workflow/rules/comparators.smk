@@ -8,10 +8,8 @@ CONCORDANCE = {
     "shares": f"{COMPARATORS}/concordance.tsv",
     "summary": f"{COMPARATORS}/concordance.json",
 }
-LATENT = f"{COMPARATORS}/scvi"
-LATENT_SPACE = {"name": "scvi", "source": "obsm", "key": "X_scvi"}
+LATENT = f"{COMPARATORS}/{{latent}}"
 LATENT_REGIONS = {name: f"{LATENT}/regions/{Path(path).name}" for name, path in REGION_FILES.items()}
-SPACES = spaces.compared(ARMS[""])
 SYSTEMS = f"{COMPARATORS}/systems.tsv"
 COMPARATOR_FILES = [SYSTEMS, *(CONCORDANCE.values() if TALKING else [])] if COMPARED else []
 
@@ -124,8 +122,8 @@ checkpoint fit_scvi:
         cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
         code=lib("job", "store", "comparators.scvi_latent"),
     output:
-        latent=f"{LATENT}/latent.h5ad",
-        summary=f"{LATENT}/summary.json",
+        latent=f"{COMPARATORS}/scvi/latent.h5ad",
+        summary=f"{COMPARATORS}/scvi/summary.json",
     log:
         f"{RUN}/logs/fit_scvi.log",
     benchmark:
@@ -152,15 +150,15 @@ use rule score_units as score_latent with:
     output:
         **{role: f"{LATENT}/tis/{file}" for role, file in TIS_TABLES.items()},
     log:
-        f"{RUN}/logs/score_latent.log",
+        f"{RUN}/logs/score_latent/{{latent}}.log",
     benchmark:
-        f"{RUN}/benchmarks/score_latent.tsv"
+        f"{RUN}/benchmarks/score_latent/{{latent}}.tsv"
     params:
-        tis={
+        tis=lambda wildcards: {
             **{key: ARMS[""]["tis"][key] for key in ARMS[""]["tis"] if key != "units"},
-            "space": LATENT_SPACE,
+            "space": latent_space(wildcards),
         },
-        name=LATENT_SPACE["name"],
+        name="{latent}",
         layer=0,
         same_weights=False,
         seed=config["seed"],
@@ -176,49 +174,41 @@ use rule call_regions as call_latent_regions with:
         **LATENT_REGIONS,
         regions=[f"{LATENT}/regions/{sample}.parquet" for sample in SAMPLES],
     log:
-        f"{RUN}/logs/call_latent_regions.log",
+        f"{RUN}/logs/call_latent_regions/{{latent}}.log",
     benchmark:
-        f"{RUN}/benchmarks/call_latent_regions.tsv"
+        f"{RUN}/benchmarks/call_latent_regions/{{latent}}.tsv"
     params:
         regions={
             key: ARMS[""]["regions"][key] for key in ARMS[""]["regions"] if key not in ("units", "layer")
         },
-        space=LATENT_SPACE,
+        space=latent_space,
         layer=0,
         seed=config["seed"],
 
 
 rule compare_spaces:
     input:
-        **{f"space_{space['name']}": unit_files(space["name"], space["layer"]) for space in SPACES},
-        latent=f"{LATENT}/latent.h5ad",
         tis=[f"{LATENT}/tis/{TIS_TABLES['summary']}"]
         + [f"{RUN}/tis/{units}/layer_{layer}/{TIS_TABLES['summary']}" for units, layer in SCORED_UNITS],
         agreement=[LATENT_REGIONS["agreement"], REGION_FILES["agreement"]],
-        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
-        code=lib("job", "store", "comparators.representations", "comparators.status", "tis.units"),
+        code=lib("job", "store", "comparators.representations", "comparators.status"),
     output:
-        table=f"{COMPARATORS}/representations.tsv",
-        summary=f"{COMPARATORS}/representations.json",
+        table=f"{LATENT}/scored.tsv",
+        summary=f"{LATENT}/scored.json",
     log:
-        f"{RUN}/logs/compare_spaces.log",
+        f"{RUN}/logs/compare_spaces/{{latent}}.log",
     benchmark:
-        f"{RUN}/benchmarks/compare_spaces.tsv"
+        f"{RUN}/benchmarks/compare_spaces/{{latent}}.tsv"
     conda:
         "../../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=memory_of_cells(2500, 100),
-        runtime=minutes(60),
+        mem_mb=memory(500),
+        runtime=minutes(10),
     params:
-        key=LATENT_SPACE["key"],
-        spaces=SPACES,
-        scored=[LATENT_SPACE["name"], *(units for units, _ in SCORED_UNITS)],
-        layers=[-1, *(layer for _, layer in SCORED_UNITS)],
-        called=[LATENT_SPACE["name"], REGION_UNITS],
-        called_layers=[-1, REGION_LAYER],
-        classification=ARMS[""]["comparators"]["classification"],
-        seed=config["seed"],
+        system="{latent}",
+        called_layers=[0, REGION_LAYER],
+        called=lambda wildcards: [wildcards.latent, REGION_UNITS],
     script:
         "../../scripts/compare_spaces.py"
 

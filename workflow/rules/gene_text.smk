@@ -182,8 +182,7 @@ rule map_cells:
 
 rule compare_cell_types:
     input:
-        **{role: expand(path, representation=TEXT_REPRESENTATIONS) for role, path in TYPE_TABLES.items()},
-        summary=expand(f"{TYPE_FOLDER}/summary.json", representation=TEXT_REPRESENTATIONS),
+        unpack(types_told),
         code=lib("job", "store", "gene_text.comparison", "tis.units"),
     output:
         **TEXT_TABLES,
@@ -198,7 +197,6 @@ rule compare_cell_types:
         mem_mb=memory(2000, 20),
         runtime=minutes(20),
     params:
-        names=list(TEXT_REPRESENTATIONS),
         reference="pca",
         bootstrap=ARMS[""]["gene_text"]["bootstrap"],
         seed=config["seed"],

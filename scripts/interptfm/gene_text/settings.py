@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from interptfm import config as config_module
+from interptfm import spaces
 from interptfm.errors import InputError
 
 Config = dict[str, Any]
@@ -114,7 +115,7 @@ def representations(config: Config) -> list[tuple[str, Config]]:
     """Return (name, how it is read) of every representation that cell types are told by.
 
     ``source`` is ``text`` (with ``provider`` and ``form``), ``pca``, ``cls`` or ``features`` (with
-    ``layer``), or ``obsm`` (with ``path`` and ``key``).
+    ``layer``), or ``obsm`` (with ``path`` and ``key``), as the latents of other systems are.
     """
     block = config["gene_text"]
     found: list[tuple[str, Config]] = []
@@ -132,5 +133,9 @@ def representations(config: Config) -> list[tuple[str, Config]]:
     found += [
         (each["name"], {"source": "obsm", "path": each["path"], "key": each["key"]})
         for each in block["representations"]
+    ]
+    found += [
+        (name, {"source": "obsm", "path": spaces.latent_file(config, name), "key": f"X_{name}"})
+        for name in spaces.latents(config)
     ]
     return found
