@@ -41,7 +41,7 @@ soak-env: $(VENV)-soak/.installed
 
 # One environment a family of other systems; their Pythons go into environments.<family> of the configuration. What the
 # main environment has is read from there and not installed again.
-COMPARATORS := communication scvi tangram
+COMPARATORS := communication mofa scvi tangram
 PACKAGES := python -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 comparators-env: $(COMPARATORS:%=$(VENV)-%/.installed)
 

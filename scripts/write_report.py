@@ -77,6 +77,7 @@ def main(snakemake):
             stability=report.listed(given.get("stability", [])),
             frontier=given.get("frontier") or None,
             systems=given.get("systems") or None,
+            mofa=report.listed(given.get("mofa", [])),
             **later(given, params),
             atlas=params.atlas,
             provenance=job.provenance(snakemake),

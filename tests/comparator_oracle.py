@@ -110,7 +110,93 @@ def tangram():
     }  # fmt: skip
 
 
+def mofa_world(shared, n=1200, seed=0):
+    """Two views of 20 columns of three unit factors and unit noise: of the same factors, or each of its own.
+
+    Two sections that differ in their means, a third of each in test blocks. Also what view 2's r² from view 1
+    is at best: of the true weights, with the true noise.
+    """
+    import numpy as np
+    import pandas as pd
+    from scipy import sparse
+
+    from interptfm.comparators.mofa_views import CONCEPTS, STAINS, View
+    from interptfm.tis.units import Cells
+
+    rng = np.random.default_rng(seed)
+    section = np.arange(n) % 2
+    factors = rng.normal(size=(2, n, 3))
+    factors[1] = factors[0] if shared else factors[1]
+    weights = rng.normal(size=(2, 20, 3))
+    values = [z @ w.T + rng.normal(size=(n, 20)) for z, w in zip(factors, weights, strict=True)]
+    test = np.arange(n) // 10 % 3 == 2
+    inferred = values[0] @ weights[0] @ np.linalg.inv(np.eye(3) + weights[0].T @ weights[0])
+    scale = values[1].std(axis=0)
+    left = ((values[1] - inferred @ weights[1].T) / scale)[test]
+    best = 1 - (left**2).sum() / ((values[1] / scale)[test] ** 2).sum()
+    obs = pd.DataFrame(
+        {
+            "sample": np.where(section == 0, "s", "t"), "cell_type": "a", "block": np.arange(n) // 10,
+            "split": np.where(test, "test", "train"),
+        },
+        index=[f"s:1_{i}" for i in range(n)],
+    )  # fmt: skip
+    columns = [
+        pd.DataFrame({"name": [f"{v}{i}" for i in range(20)], "term_id": "", "channel": ""}) for v in "ab"
+    ]
+    views = [
+        View(name, each + 5 * section[:, None], table)
+        for name, each, table in zip((CONCEPTS, STAINS), values, columns, strict=True)
+    ]
+    cells = Cells(sparse.csr_matrix((n, 1)), ["g"], obs, np.zeros((n, 2)))
+    return cells, views, factors, float(best)
+
+
+def mofa():
+    """Planted factors of two views found on held-out cells, what one view tells of the other, and noise."""
+    import numpy as np
+
+    from interptfm.comparators import mofa as fitting
+    from interptfm.comparators import mofa_tables, mofa_views
+
+    settings = {
+        "factors": 6, "iterations": 300, "convergence": "medium", "permutations": 199, "bootstrap": 50,
+    }  # fmt: skip
+    answer = {}
+    for world, shared in (("shared", True), ("apart", False)):
+        cells, views, truth, best = mofa_world(shared)
+        sections, train, names = fitting.split(cells, np.ones(len(cells.obs), bool))
+        views, notes = mofa_views.usable(views, train, sections)
+        model, ended = fitting.fit(views, train, sections, settings, 1)
+        again, _ = fitting.fit(views, train, sections, settings, 1)
+        found = fitting.project(model, views, sections)
+        test = np.flatnonzero(cells.split == "test")
+        # Factors of equal size are found but for a rotation: how well the truth lies in their span.
+        held = np.column_stack([found[test], np.ones(len(test))])
+        planted = truth[0] if shared else np.hstack(list(truth))
+        fitted = held @ np.linalg.lstsq(held, planted[test], rcond=None)[0]
+        left = ((planted[test] - fitted) ** 2).sum(axis=0) / (planted[test] ** 2).sum(axis=0)
+        kept = np.flatnonzero(model.factors.std(axis=0) > 1e-3)
+        agreement = [np.corrcoef(found[train, k], model.factors[:, k])[0, 1] for k in kept]
+        table = mofa_tables.predictions(
+            views, model.weights, lambda seen, m=model, v=views, s=sections: fitting.project(m, v, s, [seen]),
+            cells, train, test, settings, np.random.default_rng(0),
+        )  # fmt: skip
+        told = table[table["shuffled"] == "section"].set_index(["from", "to"])
+        answer[world] = {
+            "groups": names, "notes": notes, "converged": ended["converged"],
+            "same": all((a == b).all() for a, b in zip(model.weights, again.weights, strict=True)),
+            "factors": len(kept), "left": float(left.max()), "best": best,
+            "r": float(min(agreement)),
+            **{
+                name: [float(told.loc[way, name]) for way in (("concepts", "stains"), ("stains", "concepts"))]
+                for name in ("r2", "null", "null_hi", "p")
+            },
+        }  # fmt: skip
+    return answer
+
+
 if __name__ == "__main__":
     Path(sys.argv[2]).write_text(
-        json.dumps({"liana": liana, "scvi": scvi, "tangram": tangram}[sys.argv[1]]())
+        json.dumps({"liana": liana, "mofa": mofa, "scvi": scvi, "tangram": tangram}[sys.argv[1]]())
     )

@@ -15,7 +15,7 @@ from interptfm import store
 from interptfm.comparators import communication, tangram_map
 
 pytestmark = pytest.mark.soak
-FAMILIES = ("communication", "scvi", "tangram")
+FAMILIES = ("communication", "mofa", "scvi", "tangram")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,23 @@ def test_scvi_sets_types_apart_on_cells_that_it_was_not_shown(pythons, root, tmp
     assert found["accuracy"] >= 0.95 and found["same"], "the same seed gives the same bytes"
 
 
+def test_mofa_finds_factors_of_held_out_cells_and_no_view_in_another_that_shares_none(
+    pythons, root, tmp_path
+):
+    found = ask(pythons["mofa"], root, "mofa", tmp_path)
+    for world, views in (("shared", 2), ("apart", 1)):
+        each = found[world]
+        assert each["groups"] == ["s", "t"] and each["notes"] == [] and each["converged"]
+        assert each["same"], "the same seed gives the same weights"
+        assert each["r"] > 0.9999, "projection agrees with the package on the cells that it was fitted on"
+        # Twenty columns of unit noise a view leave 1 / (1 + 20 views) of a unit factor.
+        assert each["left"] < 2 / (1 + 20 * views)
+    shared, apart = found["shared"], found["apart"]
+    assert shared["factors"] == 3 and apart["factors"] == 6
+    assert shared["best"] - 0.03 < shared["r2"][0] < shared["best"] + 0.01 and shared["p"] == [0.005, 0.005]
+    assert max(shared["null_hi"]) < 0 and max(map(abs, apart["r2"])) < 0.01 and min(apart["p"]) > 0.05
+
+
 def test_tangram_maps_groups_on_cells_of_their_kind(pythons, root, tmp_path):
     found = ask(pythons["tangram"], root, "tangram", tmp_path)
     assert found["shape"] == [2, 60] and found["least"] > 0.7
@@ -65,7 +82,7 @@ def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
     done = snakemake(project, "comparators", config=str(tmp_path / "with.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     systems = store.read_table(project / "results/tiny/comparators/systems.tsv").set_index("system")
-    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored"]
+    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored", "mofa"]
     assert (systems.loc[ran, "status"] == "done").all()
     assert systems.loc["nichenet", "reason"].endswith("comparators.nichenet.matrix is null")
     assert systems.loc["tangram", "reason"].endswith("comparators.tangram.reference is null")

@@ -242,7 +242,7 @@ def test_the_report_shows_what_ran_and_why_something_did_not():
             {**row, "system": "liana", "status": "skipped", "reason": "the package liana is not installed"},
         ]
     )
-    section = systems(SimpleNamespace(systems=found))
+    section = systems(SimpleNamespace(systems=found, mofa=None))
     assert section.title == "Other systems" and "1 ran, 1 could not" in section.prose[0]
     assert section.tables[0].frame["reason"].tolist() == ["", "the package liana is not installed"]
-    assert systems(SimpleNamespace(systems=None)) is None
+    assert systems(SimpleNamespace(systems=None, mofa=None)) is None

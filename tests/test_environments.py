@@ -191,7 +191,7 @@ def test_the_families_of_the_configuration_are_the_environments(root):
     assert sorted(families) == [path.stem for path in environment_files(root)]
 
 
-@pytest.mark.parametrize("family", ["communication", "scvi", "tangram"])
+@pytest.mark.parametrize("family", ["communication", "mofa", "scvi", "tangram"])
 def test_what_pip_adds_to_a_conda_environment_is_what_it_adds_to_a_venv(root, family):
     [line] = [
         line

@@ -298,6 +298,18 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
             ("learning_rate", 0.01),
         )
     },
+    **{
+        f"comparators.mofa.{key}": (value, set())
+        for key, value in (
+            ("factors", 5),
+            ("concepts", 20),
+            ("iterations", 50),
+            ("convergence", "fast"),
+            ("min_r2", 0.02),
+            ("permutations", 50),
+            ("bootstrap", 30),
+        )
+    },
     "comparators.tangram.reference": ("tests/tiny.yaml", set()),
     **{
         f"comparators.tangram.{key}": (value, set())

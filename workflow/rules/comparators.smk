@@ -10,6 +10,7 @@ CONCORDANCE = {
 }
 LATENT = f"{COMPARATORS}/{{latent}}"
 LATENT_REGIONS = {name: f"{LATENT}/regions/{Path(path).name}" for name, path in REGION_FILES.items()}
+MOFA = {name: f"{COMPARATORS}/mofa/{name}.parquet" for name in ("variance", "prediction", "weights")}
 SYSTEMS = f"{COMPARATORS}/systems.tsv"
 COMPARATOR_FILES = [SYSTEMS, *(CONCORDANCE.values() if TALKING else [])] if COMPARED else []
 
@@ -268,6 +269,34 @@ rule map_reference:
         environment=own_environment("tangram"),
     script:
         "../../scripts/map_reference.py"
+
+
+# Whether there are factors to score is known once its rule has looked for its package and views.
+checkpoint fit_mofa:
+    input:
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        activity=ACTIVITY_CELLS,
+        code=lib("job", "store", "comparators.mofa"),
+    output:
+        **MOFA,
+        latent=f"{COMPARATORS}/mofa/latent.h5ad",
+        summary=f"{COMPARATORS}/mofa/summary.json",
+    log:
+        f"{RUN}/logs/fit_mofa.log",
+    benchmark:
+        f"{RUN}/benchmarks/fit_mofa.tsv"
+    conda:
+        "../../envs/mofa.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory_of_cells(2500, 60),
+        runtime=minutes(120),
+    params:
+        mofa=ARMS[""]["comparators"]["mofa"],
+        seed=config["seed"],
+        environment=own_environment("mofa"),
+    script:
+        "../../scripts/fit_mofa.py"
 
 
 rule list_systems:

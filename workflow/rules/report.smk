@@ -220,6 +220,7 @@ if EXTRA_TABLES:
                 "frontier": f"{RUN}/frontier.tsv" if FRONTIER else [],
                 "gene_text": GENE_TEXT_FILES,
                 "systems": SYSTEMS if COMPARED else [],
+                "mofa": [MOFA["variance"], MOFA["prediction"]] if "mofa" in COMPARED else [],
             },
         output:
             report=f"{RUN}/extras.html",

@@ -28,7 +28,6 @@ from interptfm.comparators.mofa_tables import (
     weights_table,
 )
 from interptfm.comparators.mofa_views import View, read_views, usable
-from interptfm.comparators.scvi_latent import training_cells
 from interptfm.comparators.status import Skipped, package
 from interptfm.tis.units import Cells
 
@@ -40,6 +39,7 @@ log = logging.getLogger("interptfm")
 
 FAMILY = "mofa"
 KEY = "X_mofa"
+FEWEST = 50
 # Fewer training cells give a section no means and no noise of its own.
 FEWEST_OF_SECTION = 15
 
@@ -152,8 +152,9 @@ def split(cells: Cells, present: np.ndarray) -> tuple[np.ndarray, np.ndarray, li
     Skipped
         If too few training cells have tokens.
     """
-    at = np.flatnonzero(present)
-    train = at[training_cells(cells.take(at))]
+    train = np.flatnonzero(present & (cells.split == "train"))
+    if len(train) < FEWEST:
+        raise Skipped(f"{len(train)} cells of training blocks have tokens, expected at least {FEWEST}")
     known, counts = np.unique(cells.section[train], return_counts=True)
     names = [str(name) for name, n in zip(known, counts, strict=True) if n >= FEWEST_OF_SECTION]
     if not names:

@@ -20,7 +20,7 @@ SHUFFLED = ("section", "type")
 VARIANCE = ("cells", "view", "group", "factor", "r2", "n")
 WEIGHTS = ("view", "name", "term_id", "channel", "factor", "weight")
 PREDICTION = (
-    "from", "to", "derived", "shuffled", "r2", "lo", "hi", "null", "null_hi", "p", "p_min", "q", "r2_types",
+    "from", "to", "shuffled", "derived", "r2", "lo", "hi", "null", "null_hi", "p", "p_min", "q", "r2_types",
     "n",
 )  # fmt: skip
 TABLES = {"variance": VARIANCE, "prediction": PREDICTION, "weights": WEIGHTS}
@@ -136,7 +136,7 @@ def predictions(
             p = float(stats.permutation_p(np.array([share]), null[:, None])[0])
             high = float(np.quantile(null, stats.INTERVAL[1]))
             found.append(
-                (views[a].name, views[b].name, derived, shuffled, share, float(lo), float(hi), null.mean(),
+                (views[a].name, views[b].name, shuffled, derived, share, float(lo), float(hi), null.mean(),
                  high, p, 1 / (1 + len(null)), np.nan, of_types, len(rows))
             )  # fmt: skip
     table = pd.DataFrame(found, columns=list(PREDICTION))

@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from interptfm import store
-from interptfm.activity.channels import GENERIC, UNCLASSIFIED
 from interptfm.comparators.status import Skipped
 from interptfm.crosstalk.channels import channel_values
-from interptfm.crosstalk.reading import chosen_concepts
+from interptfm.crosstalk.reading import GENERIC, chosen_concepts
 from interptfm.errors import InputError
 from interptfm.tis.units import STAIN, Cells
 
+# What activity calls concepts that are of no channel.
+NO_CHANNEL = (GENERIC, "unclassified")
 CONCEPTS, CHANNELS, STAINS = "concepts", "channels", "stains"
 # Channels are means of concepts: that one tells the other is arithmetic.
 DERIVED = ({CONCEPTS, CHANNELS},)
@@ -59,17 +60,19 @@ def read_views(paths: Sequence[str | Path], cells: Cells, most: int) -> tuple[li
         If the files hold other cells than ``cells``, or differ in their concepts.
     """
     read = [store.read_h5ad(path) for path in paths]
-    found = pd.concat([adata.obs[["has_tokens"]] for adata in read])
-    if not found.index.equals(cells.obs.index):
-        raise InputError(f"{paths[0]}: found other cells than in cells/, expected the same in order")
-    for path, adata in zip(paths, read, strict=True):
+    at = np.cumsum([0, *(adata.n_obs for adata in read)])
+    for path, adata, first in zip(paths, read, at, strict=False):
+        if not adata.obs_names.equals(cells.obs.index[first : first + adata.n_obs]):
+            raise InputError(f"{path}: found other cells than in cells/, expected the same in order")
         if not adata.var_names.equals(read[0].var_names):
             raise InputError(f"{path}: found other concepts than in {paths[0]}, expected the same")
-    present = found["has_tokens"].to_numpy(bool)
+    if at[-1] != len(cells.obs):
+        raise InputError(f"{paths[-1]}: found {at[-1]} cells in all, expected the {len(cells.obs)} of cells/")
+    present = np.concatenate([adata.obs["has_tokens"].to_numpy(bool) for adata in read])
     values = np.concatenate([np.asarray(adata.X, np.float64) for adata in read])
     values[~present] = np.nan
     var = read[0].var.rename_axis("term_id").reset_index().astype({"channel": str, "name": str})
-    names = sorted(set(var["channel"]) - {GENERIC, UNCLASSIFIED})
+    names = sorted(set(var["channel"]) - set(NO_CHANNEL))
     channels = np.full((len(values), len(names)), np.nan)
     if present.any():
         channels[present], _ = channel_values(

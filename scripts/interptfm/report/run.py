@@ -74,6 +74,7 @@ class Run:
     atlas: str = ""
     gene_text: GeneText | None = None
     systems: pd.DataFrame | None = None
+    mofa: tuple[pd.DataFrame, pd.DataFrame] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -160,6 +161,7 @@ def read(
     atlas: str = "",
     gene_text: GeneText | None = None,
     systems: str | None = None,
+    mofa: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -195,6 +197,8 @@ def read(
         Path of the feature atlas from the report's folder, empty where the run has none.
     systems
         Table of the other systems, those that were skipped among them.
+    mofa
+        Tables of MOFA+: variance explained, and one view told from another.
 
     Raises
     ------
@@ -253,6 +257,7 @@ def read(
         atlas=atlas,
         gene_text=gene_text,
         systems=store.read_table(systems).fillna("") if systems else None,
+        mofa=(store.read_table(mofa[0]), store.read_table(mofa[1])) if mofa else None,
         provenance=dict(provenance or {}),
     )
 
