@@ -190,7 +190,7 @@ def mofa():
             "r": float(min(agreement)),
             **{
                 name: [float(told.loc[way, name]) for way in (("concepts", "stains"), ("stains", "concepts"))]
-                for name in ("r2", "null", "null_hi", "p")
+                for name in ("r2", "null_hi", "p")
             },
         }  # fmt: skip
     return answer

@@ -20,8 +20,8 @@ SHUFFLED = ("section", "type")
 VARIANCE = ("cells", "view", "group", "factor", "r2", "n")
 WEIGHTS = ("view", "name", "term_id", "channel", "factor", "weight")
 PREDICTION = (
-    "from", "to", "shuffled", "derived", "r2", "lo", "hi", "null", "null_hi", "p", "p_min", "q", "r2_types",
-    "n",
+    "from", "to", "shuffled", "derived", "r2", "lo", "hi", "null_mean", "null_hi", "p", "p_min", "q",
+    "r2_types", "n",
 )  # fmt: skip
 TABLES = {"variance": VARIANCE, "prediction": PREDICTION, "weights": WEIGHTS}
 
@@ -93,10 +93,10 @@ def predictions(
     settings
         ``permutations`` and ``bootstrap``.
 
-    ``r2`` of the view ``to`` from factors that only the view ``from`` was used for. ``null`` and ``null_hi``:
-    mean and 97.5 % quantile where these factors are dealt among the test cells of a section, or of a section
-    and cell type (``shuffled``). ``lo``, ``hi`` by resampled test blocks. ``r2_types``: prediction by the
-    training mean of the cell's type. ``derived``: one view is computed from the other. q is
+    ``r2`` of the view ``to`` from factors that only the view ``from`` was used for. ``null_mean`` and
+    ``null_hi``: mean and 97.5 % quantile where these factors are dealt among the test cells of a section, or
+    of a section and cell type (``shuffled``). ``lo``, ``hi`` by resampled test blocks. ``r2_types``: prediction by
+    the training mean of the cell's type. ``derived``: one view is computed from the other. q is
     Benjamini–Hochberg over the rows of a null that are not derived.
     """
     found, types = [], cells.types
@@ -168,7 +168,7 @@ def headline(variance: pd.DataFrame, prediction: pd.DataFrame, kept: int, fitted
     for a, b in ((CONCEPTS, STAINS), (STAINS, CONCEPTS)):
         rows = prediction[(prediction["from"] == a) & (prediction["to"] == b)].set_index("shuffled")
         if len(rows):
-            row, null = rows.iloc[0], rows["null"]
+            row, null = rows.iloc[0], rows["null_mean"]
             parts.append(
                 f"{b} from {a} {row['r2']:.2f} ({row['lo']:.2f} to {row['hi']:.2f}; shuffled "
                 f"{null['section']:.2f}, within type {null['type']:.2f}; by the type alone "

@@ -13,7 +13,7 @@ HEADINGS = {
 }  # fmt: skip
 PREDICTED = {
     "from": "From", "to": "Told", "shuffled": "Dealt within", "r2": "r²", "interval": "95 % interval",
-    "null": "Null", "p": "p", "q": "q", "r2_types": "r² of the cell type", "n": "Cells",
+    "null_mean": "Null", "p": "p", "q": "q", "r2_types": "r² of the cell type", "n": "Cells",
 }  # fmt: skip
 
 
