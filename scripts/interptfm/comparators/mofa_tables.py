@@ -95,8 +95,8 @@ def predictions(
 
     ``r2`` of the view ``to`` from factors that only the view ``from`` was used for. ``null_mean`` and
     ``null_hi``: mean and 97.5 % quantile where these factors are dealt among the test cells of a section, or
-    of a section and cell type (``shuffled``). ``lo``, ``hi`` by resampled test blocks. ``r2_types``: prediction by
-    the training mean of the cell's type. ``derived``: one view is computed from the other. q is
+    of a section and cell type (``shuffled``). ``lo``, ``hi`` by resampled test blocks. ``r2_types``: what
+    the training mean of the cell's type predicts. ``derived``: one view is computed from the other. q is
     Benjamini–Hochberg over the rows of a null that are not derived.
     """
     found, types = [], cells.types
