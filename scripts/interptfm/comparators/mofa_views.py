@@ -80,7 +80,7 @@ def read_views(paths: Sequence[str | Path], cells: Cells, most: int) -> tuple[li
         )
     kept = chosen_concepts(var, most)
     stains = [name for name in cells.obs if name.startswith(STAIN) and cells.obs[name].notna().any()]
-    intensities = cells.obs[stains].to_numpy(float, na_value=np.nan)
+    intensities = np.array(cells.obs[stains], float)
     intensities[~np.isfinite(intensities).all(axis=1)] = np.nan
     named = pd.DataFrame({"name": names, "term_id": "", "channel": names})
     of_stains = pd.DataFrame(
