@@ -47,23 +47,46 @@ def two_types(n=120, seed=0):
     return rng.poisson(rate), types
 
 
-def scvi():
-    """How far the latent sets two types apart, on cells that were not trained on; twice with one seed."""
+def as_cells(counts, n_train):
+    """Cells of one sample, the first ``n_train`` of training blocks, the others of test blocks."""
     import numpy as np
     import pandas as pd
     from scipy import sparse
-    from sklearn.neighbors import KNeighborsClassifier
 
-    from interptfm.comparators import scvi_latent
     from interptfm.tis.units import Cells
 
-    counts, types = two_types()
     n = len(counts)
     obs = pd.DataFrame(
-        {"sample": "s", "split": np.where(np.arange(n) < 80, "train", "test")},
+        {"sample": "s", "split": np.where(np.arange(n) < n_train, "train", "test")},
         index=[f"s:1_{i}" for i in range(n)],
     )
-    cells = Cells(sparse.csr_matrix(counts), [f"g{i}" for i in range(40)], obs, np.zeros((n, 2)))
+    genes = [f"g{i}" for i in range(counts.shape[1])]
+    return Cells(sparse.csr_matrix(counts), genes, obs, np.zeros((n, 2)))
+
+
+def told(values, types, n_train):
+    """Share of the test cells whose type the nearest training cells tell; its mean with shuffled labels."""
+    import numpy as np
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import StandardScaler
+
+    labels, rng = np.where(types == 0, "a", "b"), np.random.default_rng(0)
+    scaled = StandardScaler().fit(values[:n_train]).transform(values)
+
+    def share(names):
+        nearest = KNeighborsClassifier(15).fit(scaled[:n_train], names)
+        return float(nearest.score(scaled[n_train:], labels[n_train:]))
+
+    shuffled = [share(rng.permutation(labels[:n_train])) for _ in range(50)]
+    return share(labels[:n_train]), float(np.mean(shuffled))
+
+
+def scvi():
+    """How far the latent sets two types apart, on cells that were not trained on; twice with one seed."""
+    from interptfm.comparators import scvi_latent
+
+    counts, types = two_types()
+    cells = as_cells(counts, 80)
     settings = {
         "n_latent": 4, "n_hidden": 16, "n_layers": 1, "likelihood": "nb", "epochs": 40, "batch_cells": 20,
         "learning_rate": 0.01,
@@ -71,13 +94,81 @@ def scvi():
     latent, summary = scvi_latent.fit(cells, settings, 1, 1)
     again, _ = scvi_latent.fit(cells, settings, 1, 1)
     values = latent.obsm[scvi_latent.KEY]
-    labels = np.where(types == 0, "a", "b")
-    found = KNeighborsClassifier(5).fit(values[:80], labels[:80]).predict(values[80:])
     return {
-        "shape": list(values.shape), "accuracy": float((found == labels[80:]).mean()),
+        "shape": list(values.shape), "accuracy": told(values, types, 80)[0],
         "same": bool((values == again.obsm[scvi_latent.KEY]).all()), "trained": summary["n_trained_on"],
         "elbo": summary["elbo_test"],
     }  # fmt: skip
+
+
+def multimodal(system, second, types, learning_rate, n_train=200):
+    """How a second modality sets two types apart whose RNA is the same, every tenth cell without it.
+
+    Twice with one seed and a last batch of one cell; and what one modality tells of the other.
+    """
+    import time
+
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
+    from interptfm import store
+    from interptfm.comparators import multimodal, representations
+
+    n = len(types)
+    cells = as_cells(np.random.default_rng(5).poisson(2.0, (n, 60)), n_train)
+    has = np.arange(n) % 10 != 9
+    path = Path(sys.argv[2]).with_suffix(".h5ad")
+    names = [f"c{i}" for i in range(second.shape[1])]
+    obs = pd.DataFrame(index=cells.obs.index[has])
+    store.write_h5ad(path, AnnData(second[has].astype(np.float32), obs=obs, var=pd.DataFrame(index=names)))
+    modality = multimodal.read(system, str(path), path.name, cells)
+    settings = {"n_latent": 5, "epochs": 60, "batch_cells": 20, "learning_rate": learning_rate}
+    began = time.process_time()
+    latent, summary = multimodal.fit(system, cells, modality, settings, 1, 1)
+    spent = time.process_time() - began
+    lone = {**settings, "epochs": 2, "batch_cells": summary["n_trained_on"] - 1}
+    again, _ = multimodal.fit(system, cells, modality, lone, 1, 1)
+    same, _ = multimodal.fit(system, cells, modality, lone, 1, 1)
+    # Types that differ in RNA, too: now the one modality tells of the other.
+    coupled = as_cells(two_types(n, 7)[0], n_train)
+    _, tied = multimodal.fit(system, coupled, modality, {**settings, "epochs": 30}, 1, 1)
+    key = multimodal.key(system)
+    values = pd.DataFrame(latent.obsm[key], index=latent.obs_names)
+    kept = values.loc[cells.obs.index[has]].to_numpy()
+    train = int(has[:n_train].sum())
+    accuracy, shuffled = told(kept, types[has], train)
+    rna = representations.principal_components(cells.counts[has], np.arange(train), 5, 1)
+    return {
+        **summary, "shape": list(values.shape), "accuracy": accuracy, "shuffled": shuffled,
+        "rna": told(rna, types[has], train)[0], "seconds": spent,
+        "same": bool((again.obsm[key] == same.obsm[key]).all()),
+        "gain": summary["elbo_test"] - summary["elbo_mismatched"],
+        "gain_tied": tied["elbo_test"] - tied["elbo_mismatched"],
+        "without": int((~has & np.isin(cells.obs.index, latent.obs_names)).sum()),
+    }  # fmt: skip
+
+
+def totalvi():
+    """Two types that differ fivefold in 2 of 6 proteins, and in no gene."""
+    import numpy as np
+
+    types = np.arange(300) % 2
+    rate = np.full((300, 6), 10.0)
+    rate[types == 0, 0] *= 5
+    rate[types == 1, 1] *= 5
+    return multimodal("totalvi", np.random.default_rng(6).poisson(rate), types, 0.004)
+
+
+def multivi():
+    """Two types that differ in 200 of 300 peaks, open in 6 of 10 cells or in 1, and in no gene."""
+    import numpy as np
+
+    types = np.arange(300) % 2
+    chance = np.full((300, 300), 0.1)
+    chance[types == 0, :100] = 0.6
+    chance[types == 1, 100:200] = 0.6
+    return multimodal("multivi", np.random.default_rng(6).random((300, 300)) < chance, types, 0.01)
 
 
 def tangram():
@@ -197,6 +288,12 @@ def mofa():
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(
-        json.dumps({"liana": liana, "mofa": mofa, "scvi": scvi, "tangram": tangram}[sys.argv[1]]())
-    )
+    systems = {
+        "liana": liana,
+        "mofa": mofa,
+        "scvi": scvi,
+        "totalvi": totalvi,
+        "multivi": multivi,
+        "tangram": tangram,
+    }
+    Path(sys.argv[2]).write_text(json.dumps(systems[sys.argv[1]]()))

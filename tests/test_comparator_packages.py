@@ -68,6 +68,23 @@ def test_mofa_finds_factors_of_held_out_cells_and_no_view_in_another_that_shares
     assert max(shared["null_hi"]) < 0 and max(map(abs, apart["r2"])) < 0.01 and min(apart["p"]) > 0.05
 
 
+@pytest.mark.parametrize(
+    "system, n_trained_on, n_cells, without", [("totalvi", 180, 270, 0), ("multivi", 200, 300, 30)]
+)
+def test_a_second_modality_sets_apart_what_rna_does_not(
+    pythons, root, tmp_path, system, n_trained_on, n_cells, without
+):
+    found = ask(pythons["scvi"], root, system, tmp_path)
+    assert found["shape"] == [n_cells, 5] and found["n_trained_on"] == n_trained_on
+    assert found["n_both"] == 270 and found["without"] == without, "totalVI has no latent of cells without"
+    # 90 test cells: by chance half are right, and more than 63 % in one of a hundred draws.
+    assert found["accuracy"] >= 0.95 and found["rna"] < 0.65 and abs(found["shuffled"] - 0.5) < 0.1
+    assert found["same"], "the same seed gives the same bytes"
+    # Nats: RNA tells nothing of the other modality but where its types differ, too.
+    assert abs(found["gain"]) < 1 < found["gain_tied"]
+    assert found["seconds"] < 60
+
+
 def test_tangram_maps_groups_on_cells_of_their_kind(pythons, root, tmp_path):
     found = ask(pythons["tangram"], root, "tangram", tmp_path)
     assert found["shape"] == [2, 60] and found["least"] > 0.7
@@ -85,6 +102,8 @@ def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
     ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored", "mofa"]
     assert (systems.loc[ran, "status"] == "done").all()
     assert systems.loc["nichenet", "reason"].endswith("comparators.nichenet.matrix is null")
+    assert "5 stain columns" in systems.loc["totalvi", "reason"]
+    assert systems.loc["multivi", "reason"].endswith("comparators.multivi.atac is null")
     assert systems.loc["tangram", "reason"].endswith("comparators.tangram.reference is null")
     table = store.read_table(project / "results/tiny/comparators/concordance.parquet")
     assert set(table["system"]) == {"squidpy", "cellphonedb", "cellchat", "rank_aggregate"}

@@ -215,6 +215,15 @@ def test_every_system_has_its_row_and_a_skipped_one_its_sentence(compared):
         assert f"{name} was skipped: {row['reason']}" in text
 
 
+@pytest.mark.parametrize("system, reason", [("totalvi", "5 stain columns"), ("multivi", "atac is null")])
+def test_a_second_modality_that_is_not_there_leaves_an_empty_latent(compared, system, reason):
+    folder, _ = compared
+    summary = store.read_json(folder / system / "summary.json")
+    assert summary["status"] == "skipped" and reason in summary["reason"]
+    latent = store.read_h5ad(folder / system / "latent.h5ad")
+    assert latent.n_obs == 0 and list(latent.obs) == ["sample"]
+
+
 def test_concordance_is_about_the_edges_of_crosstalk(compared, project):
     folder, _ = compared
     table = store.read_table(folder / "concordance.parquet")

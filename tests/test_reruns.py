@@ -310,6 +310,13 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
             ("bootstrap", 30),
         )
     },
+    "comparators.totalvi.proteins": ("tests/tiny.yaml", set()),  # any file: the plan does not read it
+    "comparators.multivi.atac": ("tests/tiny.yaml", set()),
+    **{
+        f"comparators.{system}.{key}": (value, set())
+        for system in ("totalvi", "multivi")
+        for key, value in (("n_latent", 5), ("epochs", 3), ("batch_cells", 64), ("learning_rate", 0.01))
+    },
     "comparators.tangram.reference": ("tests/tiny.yaml", set()),
     **{
         f"comparators.tangram.{key}": (value, set())

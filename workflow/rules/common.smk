@@ -68,6 +68,8 @@ SIMULATED_RUN = config["simulate"]["enabled"]
 LATENTS = spaces.latents(ARMS[""])
 TEXT_REPRESENTATIONS = dict(text_settings.representations(ARMS[""]))
 TEXT_PROVIDERS = [provider["name"] for provider in ARMS[""]["gene_text"]["providers"]]
+# Systems of two modalities -> their key below `comparators` that names the file of the second one.
+MODALITY_KEYS = {"totalvi": "proteins", "multivi": "atac"}
 TEXT_BASELINES = [text_settings.baseline(name) for name in TEXT_PROVIDERS]
 
 
@@ -838,6 +840,22 @@ def nichenet_settings():
     return {key: found[key] for key in found if key != "matrix"}
 
 
+def second_modality(system):
+    """Return the input function of the user's counts beside those of genes, where there is a file."""
+
+    def files(wildcards):
+        found = placed_file(config["comparators"][system][MODALITY_KEYS[system]])
+        return {"counts": found[0]} if found else {}
+
+    return files
+
+
+def multimodal_settings(system):
+    """Return how a model of two modalities is fitted, without where the second one is."""
+    found = ARMS[""]["comparators"][system]
+    return {key: found[key] for key in found if key != MODALITY_KEYS[system]}
+
+
 def tangram_reference(wildcards):
     """Input function: the user's single-cell reference, where there is one."""
     found = placed_file(config["comparators"]["tangram"]["reference"])
@@ -1040,6 +1058,7 @@ def given_systems():
         block["communication"]["interactions"],
         block["nichenet"]["matrix"],
         block["tangram"]["reference"],
+        *(block[system][key] for system, key in MODALITY_KEYS.items()),
     )
     return [found for path in paths for found in placed_file(path)]
 

@@ -299,6 +299,62 @@ checkpoint fit_mofa:
         "../../scripts/fit_mofa.py"
 
 
+checkpoint fit_totalvi:
+    input:
+        unpack(second_modality("totalvi")),
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "comparators.multimodal"),
+    output:
+        latent=f"{COMPARATORS}/totalvi/latent.h5ad",
+        summary=f"{COMPARATORS}/totalvi/summary.json",
+    log:
+        f"{RUN}/logs/fit_totalvi.log",
+    benchmark:
+        f"{RUN}/benchmarks/fit_totalvi.tsv"
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3500, 60),
+        runtime=minutes(120),
+    params:
+        system="totalvi",
+        path=config["comparators"]["totalvi"][MODALITY_KEYS["totalvi"]],
+        settings=multimodal_settings("totalvi"),
+        seed=config["seed"],
+        environment=own_environment("scvi"),
+    script:
+        "../../scripts/fit_multimodal.py"
+
+
+checkpoint fit_multivi:
+    input:
+        unpack(second_modality("multivi")),
+        cells=expand(f"{RUN}/cells/{{sample}}.h5ad", sample=SAMPLES),
+        code=lib("job", "store", "comparators.multimodal"),
+    output:
+        latent=f"{COMPARATORS}/multivi/latent.h5ad",
+        summary=f"{COMPARATORS}/multivi/summary.json",
+    log:
+        f"{RUN}/logs/fit_multivi.log",
+    benchmark:
+        f"{RUN}/benchmarks/fit_multivi.tsv"
+    conda:
+        "../../envs/scvi.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(3500, 60),
+        runtime=minutes(120),
+    params:
+        system="multivi",
+        path=config["comparators"]["multivi"][MODALITY_KEYS["multivi"]],
+        settings=multimodal_settings("multivi"),
+        seed=config["seed"],
+        environment=own_environment("scvi"),
+    script:
+        "../../scripts/fit_multimodal.py"
+
+
 rule list_systems:
     input:
         summaries=system_summaries,

@@ -25,18 +25,67 @@ KEY = "X_scvi"
 FEWEST = 50
 
 
-def training_cells(cells: Cells) -> np.ndarray:
-    """Return positions of the cells that the model may see: those of training blocks with a count.
+def training_cells(cells: Cells, present: np.ndarray | None = None, what: str = "a count") -> np.ndarray:
+    """Return positions of the cells that a model may see: those of training blocks with a count.
+
+    Parameters
+    ----------
+    present
+        (cells,) bool, which cells have all that the model is of; None: all.
+    what
+        What these cells have, for the message.
 
     Raises
     ------
     Skipped
         If they are fewer than :data:`FEWEST`.
     """
-    chosen = np.flatnonzero((cells.split == "train") & (np.diff(cells.counts.indptr) > 0))
+    usable = (cells.split == "train") & (np.diff(cells.counts.indptr) > 0)
+    chosen = np.flatnonzero(usable if present is None else usable & present)
     if len(chosen) < FEWEST:
-        raise Skipped(f"{len(chosen)} cells of training blocks have a count, expected at least {FEWEST}")
+        raise Skipped(f"{len(chosen)} cells of training blocks have {what}, expected at least {FEWEST}")
     return chosen
+
+
+def begin(seed: int, threads: int) -> Any:
+    """Return scvi-tools, seeded and quiet; raises :class:`Skipped` where it is not there."""
+    scvi = package("scvi-tools", "scvi", FAMILY)
+    import torch
+
+    torch.set_num_threads(threads)
+    scvi.settings.seed = seed % 2**32
+    scvi.settings.verbosity = logging.WARNING
+    return scvi
+
+
+def as_anndata(cells: Cells) -> tuple[AnnData, str | None]:
+    """Return raw counts (cells × genes, float32) with obs ``sample``, and the batch: None for one sample."""
+    from anndata import AnnData
+
+    obs = pd.DataFrame({"sample": pd.Categorical(cells.section)}, index=cells.obs.index)
+    var = pd.DataFrame(index=pd.Index(cells.genes))
+    batch = "sample" if obs["sample"].nunique() > 1 else None
+    return AnnData(X=cells.counts.astype(np.float32), obs=obs, var=var), batch
+
+
+def training(settings: dict[str, Any], n_cells: int) -> dict[str, Any]:
+    """Return what ``train`` of any model of the package is told: ``epochs``, ``batch_cells``, the CPU.
+
+    All cells are trained on, whoever holds some out does so before. Batch normalisation cannot be fitted on
+    one cell: where the last batch would be that, it is left out, another cell in each epoch.
+    """
+    return {
+        "max_epochs": settings["epochs"], "accelerator": "cpu", "devices": 1, "train_size": 1.0,
+        "batch_size": settings["batch_cells"], "enable_progress_bar": False, "logger": False,
+        "datasplitter_kwargs": {"drop_last": n_cells % settings["batch_cells"] == 1},
+    }  # fmt: skip
+
+
+def latent_of(obs: pd.DataFrame, values: Any, key: str) -> AnnData:
+    """Return the file of a latent: AnnData without X, obs ``sample``, obsm ``key`` float32."""
+    from anndata import AnnData
+
+    return AnnData(obs=obs[["sample"]], obsm={key: np.asarray(values, np.float32)})
 
 
 def fit(cells: Cells, settings: dict[str, Any], seed: int, threads: int) -> tuple[AnnData, dict[str, Any]]:
@@ -62,30 +111,16 @@ def fit(cells: Cells, settings: dict[str, Any], seed: int, threads: int) -> tupl
     Skipped
         If scvi-tools is not there, or too few cells are.
     """
-    scvi = package("scvi-tools", "scvi", FAMILY)
-    import torch
-    from anndata import AnnData
-
+    scvi = begin(seed, threads)
     chosen = training_cells(cells)
-    torch.set_num_threads(threads)
-    scvi.settings.seed = seed % 2**32
-    scvi.settings.verbosity = logging.WARNING
-    obs = pd.DataFrame({"sample": pd.Categorical(cells.section)}, index=cells.obs.index)
-    adata = AnnData(X=cells.counts.astype(np.float32), obs=obs, var=pd.DataFrame(index=pd.Index(cells.genes)))
-    batch = "sample" if obs["sample"].nunique() > 1 else None
+    adata, batch = as_anndata(cells)
     seen = adata[chosen].copy()
     scvi.model.SCVI.setup_anndata(seen, batch_key=batch)
     model = scvi.model.SCVI(
         seen, n_latent=settings["n_latent"], n_hidden=settings["n_hidden"], n_layers=settings["n_layers"],
         gene_likelihood=settings["likelihood"],
     )  # fmt: skip
-    model.train(
-        max_epochs=settings["epochs"], accelerator="cpu", devices=1, train_size=1.0,
-        batch_size=settings["batch_cells"], enable_progress_bar=False, logger=False,
-        plan_kwargs={"lr": settings["learning_rate"]},
-    )  # fmt: skip
-    latent = AnnData(obs=obs)
-    latent.obsm[KEY] = np.asarray(model.get_latent_representation(adata), np.float32)
+    model.train(**training(settings, len(chosen)), plan_kwargs={"lr": settings["learning_rate"]})
     test = np.flatnonzero(cells.split == "test")
     summary = {
         "n_trained_on": len(chosen),
@@ -93,4 +128,4 @@ def fit(cells: Cells, settings: dict[str, Any], seed: int, threads: int) -> tupl
         "elbo_test": float(model.get_elbo(adata[test].copy())) if len(test) else None,
     }
     log.info("scVI on %d cells: lower bound %.1f nats a cell", len(chosen), summary["elbo_train"])
-    return latent, summary
+    return latent_of(adata.obs, model.get_latent_representation(adata), KEY), summary
