@@ -111,9 +111,11 @@ def multimodal(system, second, types, learning_rate, n_train=200):
     import numpy as np
     import pandas as pd
     from anndata import AnnData
+    from sklearn.decomposition import PCA
 
     from interptfm import store
-    from interptfm.comparators import multimodal, representations
+    from interptfm.comparators import multimodal
+    from interptfm.tis.judges import log_normalise
 
     n = len(types)
     cells = as_cells(np.random.default_rng(5).poisson(2.0, (n, 60)), n_train)
@@ -138,7 +140,8 @@ def multimodal(system, second, types, learning_rate, n_train=200):
     kept = values.loc[cells.obs.index[has]].to_numpy()
     train = int(has[:n_train].sum())
     accuracy, shuffled = told(kept, types[has], train)
-    rna = representations.principal_components(cells.counts[has], np.arange(train), 5, 1)
+    logged = np.asarray(log_normalise(cells.counts[has]).todense())
+    rna = PCA(5, random_state=1).fit(logged[:train]).transform(logged)
     return {
         **summary, "shape": list(values.shape), "accuracy": accuracy, "shuffled": shuffled,
         "rna": told(rna, types[has], train)[0], "seconds": spent,

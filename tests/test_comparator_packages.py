@@ -99,11 +99,13 @@ def test_every_system_runs_where_its_package_is(pythons, project, tmp_path):
     done = snakemake(project, "comparators", config=str(tmp_path / "with.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     systems = store.read_table(project / "results/tiny/comparators/systems.tsv").set_index("system")
-    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored", "mofa"]
+    ran = ["squidpy", "liana", "concordance", "scvi", "scvi, scored", "mofa", "mofa, scored", "tangram"]
     assert (systems.loc[ran, "status"] == "done").all()
     assert systems.loc["nichenet", "reason"].endswith("comparators.nichenet.matrix is null")
     assert "5 stain columns" in systems.loc["totalvi", "reason"]
     assert systems.loc["multivi", "reason"].endswith("comparators.multivi.atac is null")
-    assert systems.loc["tangram", "reason"].endswith("comparators.tangram.reference is null")
+    places = store.read_table(project / "results/tiny/comparators/tangram/clusters.parquet")
+    own = places[(places["cluster"] == places["group"]) & (places["level"] == communication.TYPES)]
+    assert len(own) == 8 and (own["share"] > own["expected"]).all(), "every type lies most on its own"
     table = store.read_table(project / "results/tiny/comparators/concordance.parquet")
     assert set(table["system"]) == {"squidpy", "cellphonedb", "cellchat", "rank_aggregate"}

@@ -176,6 +176,20 @@ def test_a_package_that_does_not_load_is_one_sentence(monkeypatch):
         status.package("numpy", "numpy", "communication")
 
 
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        (None, "null"),
+        ("a.h5ad", "a.h5ad, which is no file below data_root"),
+        ("simulated", "simulated, and the cells of this run are not"),
+    ],
+)
+def test_a_file_that_is_not_there_is_one_sentence(path, words):
+    with pytest.raises(status.Skipped) as reason:
+        status.require(None, "reference", "tangram.reference", path)
+    assert str(reason.value) == f"there is no reference: comparators.tangram.reference is {words}"
+
+
 def test_a_defect_is_no_skip():
     with pytest.raises(ZeroDivisionError):
         status.attempt("a system", None, lambda: 1 / 0)

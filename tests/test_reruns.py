@@ -406,6 +406,7 @@ EDITS: dict[str, set[str]] = {
     "store/": SIMULATION,
     "simulate/": SIMULATION,
     "simulate/perturb.py": SCREEN,
+    "simulate/reference.py": set(),  # of extras
     "ontology/": SIMULATION,  # the simulator plants programs in terms that it reads by this package
     "cosmx/": CELLS,
     "blocks.py": CELLS,

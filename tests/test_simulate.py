@@ -22,6 +22,7 @@ from interptfm.simulate import (
     write_section,
     write_truth,
 )
+from interptfm.simulate.reference import CELLS, DEPTH, simulate_reference
 
 SAMPLES = ["section_1", "section_2"]
 SEED = 1
@@ -601,3 +602,35 @@ def test_a_faulty_design_is_one_sentence(folder, tmp_path, file, old, new, messa
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
         design.read_design(*(tmp_path / name for name in FILES))
+
+
+# --- the single-cell reference --------------------------------------------------------------------
+
+
+def test_the_reference_has_the_types_of_the_tissue_and_none_of_its_cells(demo, world):
+    found = simulate_reference(demo, SEED, 1.0)
+    counts = found.X.toarray()
+    assert list(found.var_names) == list(demo.genes) and found.n_obs == CELLS
+    assert list(found.obs) == ["cell_type"] and not found.obsm, "no places, no truth"
+    assert (counts == counts.round()).all() and counts.min() == 0
+    tissue = np.concatenate([section.counts for section in world.sections.values()])
+    assert counts.sum(axis=1).mean() == pytest.approx(DEPTH * tissue.sum(axis=1).mean(), rel=0.1)
+    assert not {row.tobytes() for row in counts.astype(np.int32)} & {row.tobytes() for row in tissue}
+    there = world.truth["cell_type"].value_counts(normalize=True)
+    here = found.obs["cell_type"].value_counts(normalize=True)
+    assert set(here.index) == set(there.index) and (here - there).abs().max() < 0.1
+    # A type's mean profile is nearest that of its own type, the platform's measure of each gene divided out.
+    types = found.obs["cell_type"].to_numpy(str)
+
+    def profiles(values, labels):
+        logged = np.log1p(1e3 * values / values.sum(axis=1, keepdims=True))
+        return np.array([logged[labels == name].mean(axis=0) for name in there.index]) - logged.mean(axis=0)
+
+    of_tissue = profiles(tissue, world.truth["cell_type"].to_numpy(str))
+    r = np.corrcoef(profiles(counts, types), of_tissue)[: len(there), len(there) :]
+    assert (r.argmax(axis=1) == np.arange(len(there))).all() and np.diag(r).min() > 0.8
+
+
+def test_the_reference_is_its_seed(demo):
+    first, again, other = (simulate_reference(demo, seed, 1.0) for seed in (SEED, SEED, SEED + 1))
+    assert (first.X != again.X).nnz == 0 and (first.X != other.X).nnz > 0

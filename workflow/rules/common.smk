@@ -857,9 +857,15 @@ def multimodal_settings(system):
 
 
 def tangram_reference(wildcards):
-    """Input function: the user's single-cell reference, where there is one."""
-    found = placed_file(config["comparators"]["tangram"]["reference"])
+    """Input function: the user's single-cell reference or a simulated one, where there is one."""
+    found = [SIMULATED_REFERENCE] if SIMULATED_REFERENCE else given_reference()
     return {"reference": found[0]} if found else {}
+
+
+def given_reference():
+    """Return the user's single-cell reference as a list; none where it is simulated, null or not there."""
+    named = config["comparators"]["tangram"]["reference"]
+    return placed_file(named if named != steering_settings.SIMULATED else None)
 
 
 def tangram_settings():
@@ -1057,10 +1063,9 @@ def given_systems():
     paths = (
         block["communication"]["interactions"],
         block["nichenet"]["matrix"],
-        block["tangram"]["reference"],
         *(block[system][key] for system, key in MODALITY_KEYS.items()),
     )
-    return [found for path in paths for found in placed_file(path)]
+    return [found for path in paths for found in placed_file(path)] + given_reference()
 
 
 def given_texts():

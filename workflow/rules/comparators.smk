@@ -12,6 +12,12 @@ LATENT = f"{COMPARATORS}/{{latent}}"
 LATENT_REGIONS = {name: f"{LATENT}/regions/{Path(path).name}" for name, path in REGION_FILES.items()}
 MOFA = {name: f"{COMPARATORS}/mofa/{name}.parquet" for name in ("variance", "prediction", "weights")}
 SYSTEMS = f"{COMPARATORS}/systems.tsv"
+# Cells of the simulated tissue's types, where the configuration asks for them and the tissue is simulated.
+SIMULATED_REFERENCE = (
+    f"{RUN}/simulated/reference.h5ad"
+    if SIMULATED_RUN and config["comparators"]["tangram"]["reference"] == steering_settings.SIMULATED
+    else None
+)
 COMPARATOR_FILES = [SYSTEMS, *(CONCORDANCE.values() if TALKING else [])] if COMPARED else []
 
 
@@ -239,6 +245,31 @@ rule ligand_activity:
         seed=config["seed"],
     script:
         "../../scripts/ligand_activity.py"
+
+
+if SIMULATED_REFERENCE:
+
+    rule simulate_reference:
+        input:
+            **{role: f"{DEMO_ONTOLOGY}/{file}" for role, file in DEMO_FILES.items()},
+            code=lib("job", "store", "simulate.reference", "ontology"),
+        output:
+            reference=SIMULATED_REFERENCE,
+        log:
+            f"{RUN}/logs/simulate_reference.log",
+        benchmark:
+            f"{RUN}/benchmarks/simulate_reference.tsv"
+        conda:
+            "../../envs/data.yaml"
+        threads: 1
+        resources:
+            mem_mb=memory(1500),
+            runtime=minutes(10),
+        params:
+            strength=ARMS[""]["simulate"]["strength"],
+            seed=config["seed"],
+        script:
+            "../../scripts/simulate_reference.py"
 
 
 rule map_reference:

@@ -16,6 +16,7 @@ from interptfm import store
 log = logging.getLogger("interptfm")
 
 DONE, SKIPPED = "done", "skipped"
+SIMULATED = "simulated"
 COLUMNS = ("system", "package", "version", "status", "reason", "data", "headline")
 
 
@@ -69,6 +70,7 @@ def require(found: Any, what: str, key: str, path: str | None) -> None:
     """
     if not found:
         words = f"{path}, which is no file below data_root" if path else "null"
+        words = "simulated, and the cells of this run are not" if path == SIMULATED else words
         raise Skipped(f"there is no {what}: comparators.{key} is {words}")
 
 

@@ -188,23 +188,48 @@ def _baseline(
     The tissue's fit of rows and columns, repeated on cells of its composition, whose column factors these
     are: so a gene is as high in the line as in such a cell of the tissue.
     """
-    nest = own.random(TISSUE_CELLS) < tissue.NEST_SHARE
+    _, log_fold = tissue_cells(design, loadings, effects, strength, TISSUE_CELLS, own)
+    depth = expression.cell_depths(TISSUE_CELLS, own)
+    expected = expression.balance(log_fold, means, depth)
+    return np.log(expected[0]) - log_fold[0]
+
+
+def tissue_cells(
+    design: Design,
+    loadings: np.ndarray,
+    effects: np.ndarray,
+    strength: float,
+    n: int,
+    own: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw cells of the tissue's composition that lie nowhere.
+
+    Parameters
+    ----------
+    loadings, effects, strength
+        (programs × genes), (programs,) and the factor on both.
+    n, own
+        How many cells, and where they are drawn from.
+
+    Returns
+    -------
+    (n,) index into ``CELL_TYPES``, and the log fold (n × genes) of markers and programs. Nothing is smooth
+    over cells, and the distance to the border, which rules of place look at, is that of a nest's scale.
+    """
+    nest = own.random(n) < tissue.NEST_SHARE
     shares = np.where(nest[:, None], tissue.SHARE_IN_NEST, tissue.SHARE_IN_STROMA)
-    draw = own.random(TISSUE_CELLS)[:, None]
+    draw = own.random(n)[:, None]
     cell_type = np.minimum((shares.cumsum(axis=1) < draw).sum(axis=1), len(CELL_TYPES) - 1)
-    border = np.abs(own.normal(0, tissue.NEST_SCALE_UM, TISSUE_CELLS)) * np.where(nest, -1, 1)
+    border = np.abs(own.normal(0, tissue.NEST_SCALE_UM, n)) * np.where(nest, -1, 1)
     activities = np.stack(
         [
-            expression.activity(program, cell_type, border, own.standard_normal(TISSUE_CELLS), own)
+            expression.activity(program, cell_type, border, own.standard_normal(n), own)
             for program in design.programs
         ],
         axis=1,
     )
     log_fold = expression.marker_effects(cell_type, design.genes, design.markers)
-    log_fold = log_fold + expression.program_effects(activities, loadings, effects, strength)
-    depth = expression.cell_depths(TISSUE_CELLS, own)
-    expected = expression.balance(log_fold, means, depth)
-    return np.log(expected[0]) - log_fold[0]
+    return cell_type, log_fold + expression.program_effects(activities, loadings, effects, strength)
 
 
 def as_anndata(screen: Screen) -> AnnData:
