@@ -77,7 +77,9 @@ SETTINGS = {
     "arms": {"untrained": None, "svd_only": None, "genes_a": None},
     "extras": {
         "frontier": [],
-        "arms": {name: None for name in ("seeds", "strength_0", "strength_0.5", "strength_2")},
+        "arms": {
+            name: None for name in ("seeds", "strength_0", "strength_0.5", "strength_2", "second_model")
+        },
     },
 }
 

@@ -146,7 +146,7 @@ def plan(setting: Setting, timeout_s: float = 300) -> tuple[dict[str, int], floa
         "model": {"embsize": WIDTH, "nheads": 8, "d_hid": WIDTH, "nlayers": LAYERS},
         "activations": {"layers": list(setting.layers)},
         "arms": {"untrained": None, "svd_only": None, "genes_a": None},
-        "extras": {"arms": {"strength_0": None, "strength_0.5": None, "strength_2": None}},
+        "extras": {"arms": dict.fromkeys(("strength_0", "strength_0.5", "strength_2", "second_model"))},
     }
     with tempfile.TemporaryDirectory() as folder:
         rows = [

@@ -12,14 +12,17 @@ def main(snakemake):
         rows = []
         measures = ("tokens", "l0", "fvu", "cosine", "dead", "dense")
         given = snakemake.input
-        files = zip(snakemake.params.points, given.metrics, given.quality, given.alignment, strict=True)
+        points = snakemake.params.points
+        # Without a model that runs nothing says what a dictionary keeps of it.
+        quality_files = given.get("quality") or [None] * len(points)
+        files = zip(points, given.metrics, quality_files, given.alignment, strict=True)
         for point, metrics, quality, alignment in files:
             test = store.read_json(metrics)["test"]
             rows.append(
                 {
                     **point,
                     **{key: test[key] for key in measures},
-                    "recovered": store.read_json(quality)["recovered"]["mean"],
+                    "recovered": store.read_json(quality)["recovered"]["mean"] if quality else None,
                     # A size is chosen by what validation says, so that the test blocks have no say in it.
                     "validation_excess": store.read_json(alignment)["validation_excess"],
                 }

@@ -48,6 +48,12 @@ ONTOLOGY_FILES = {"obo_gaf": ("obo", "gaf"), "gprofiler_csv": ("table",), "gprof
 # Files of a dictionary's folder as SAELens and as dictionary_learning write them.
 IMPORTED = (("cfg.json", "sae_weights.safetensors"), ("config.json", "ae.pt"))
 
+FILES = "files"
+"""The backend whose activations are read from files (:mod:`interptfm.embeddings`): no model is run."""
+RESULTS = "results/"
+"""Beginning of a path that a rule makes, which is relative to the project and not to ``data_root``."""
+MOST_LAYERS = 96
+
 
 def load_yaml(path: str | Path) -> Any:
     """Read YAML with the safe loader; :class:`InputError` names a missing or malformed file."""
@@ -107,18 +113,19 @@ def resolve(config: Config, schema: dict[str, Any]) -> dict[str, Config]:
                 raise InputError(
                     f"configuration: arm {name!r}: found the key {key!r}, which an arm cannot change"
                 )
-        # One conda environment serves the rule in all arms.
-        model = override.get("model")
-        if isinstance(model, dict) and "backend" in model:
-            raise InputError(
-                f"configuration: arm {name!r}: found the key 'model.backend', which an arm cannot change"
-            )
         merged = merge(config, override)
         check(merged, schema, f"configuration: arm {name!r}")
         arms[name] = _ordered(with_defaults(merged, schema))
     for name, settings in arms.items():
         label = f"configuration: arm {name!r}" if name else "configuration"
         _check_between_keys(settings, label, bool(name))
+        # One conda environment serves the rule in all arms.
+        backends = [arms[""]["model"]["backend"], settings["model"]["backend"]]
+        if FILES not in backends and len(set(backends)) > 1:
+            raise InputError(
+                f"{label}: key 'model.backend': found {backends[1]!r}, expected {backends[0]!r} as in the "
+                f"main arm, or {FILES}"
+            )
     return arms
 
 
@@ -141,6 +148,7 @@ def _check_between_keys(config: Config, name: str, arm: bool) -> None:
             f"{name}: key 'model.nheads': found {model['nheads']}, "
             f"expected a divisor of embsize {model['embsize']}"
         )
+    _check_files(config, name)
     thresholds = config["features"]["thresholds"]
     if thresholds != sorted(thresholds):
         raise InputError(f"{name}: key 'features.thresholds': found {thresholds}, expected rising values")
@@ -171,6 +179,40 @@ def _check_between_keys(config: Config, name: str, arm: bool) -> None:
         _check_sizes(dictionary, f"{name}: dictionary {dictionary['name']!r}")
         for layer in dictionary_layers(config, dictionary, name):
             imported_files(dictionary, layer, name)
+
+
+def _check_files(config: Config, name: str) -> None:
+    """Check what has no meaning where activations are read from files, or only there."""
+    model = config["model"]
+    if model["backend"] != FILES:
+        if model["embeddings"] is not None:
+            raise InputError(
+                f"{name}: key 'model.embeddings': found {model['embeddings']!r}, expected null, since "
+                f"model.backend is {model['backend']} and not {FILES}"
+            )
+        return
+    if model["embeddings"] is None:
+        raise InputError(
+            f"{name}: key 'model.embeddings': found null, expected the folder of the embeddings for "
+            f"model.backend {FILES}"
+        )
+    if config["activations"]["layers"] == "all":
+        raise InputError(
+            f"{name}: key 'activations.layers': found all, expected a list of layers for model.backend "
+            f"{FILES}, such as [0, 1]"
+        )
+    if not config["activations"]["gene_tokens"]:
+        raise InputError(
+            f"{name}: key 'activations.gene_tokens': found false, expected true for model.backend {FILES}; "
+            "embeddings of cells alone are units of tis.units with source obsm"
+        )
+    fixed = (("model.init", model["init"], "trained"), ("cells.genes", config["cells"]["genes"], "all"))
+    for key, found, expected in fixed:
+        if found != expected:
+            raise InputError(
+                f"{name}: key {key!r}: found {found!r}, expected {expected!r} for model.backend {FILES}, "
+                "whose model is not run here; drop the arm (null), or give it embeddings of such a model"
+            )
 
 
 def _check_sizes(dictionary: Config, name: str) -> None:
@@ -206,18 +248,45 @@ def require_file(path: Path, name: str, fetched: Collection[str] = ()) -> Path:
 def checkpoint_files(config: Config, name: str = "configuration") -> list[str]:
     """Return args.json, vocab.json and best_model.pt of the given checkpoint; empty without one."""
     folder = config["model"]["checkpoint"]
-    if folder is None:
+    if folder is None or config["model"]["backend"] == FILES:
         return []
     files = [Path(folder, file) for file in ("args.json", "vocab.json", "best_model.pt")]
     fetched = fetched_files(config)
     return [str(require_file(file, f"{name}: key 'model.checkpoint'", fetched)) for file in files]
 
 
+def embedding_files(config: Config, sample: str, name: str = "configuration") -> dict[str, str]:
+    """Return the files of a sample's embeddings by role: ``tokens`` and, where there is one, ``cells``.
+
+    ``model.embeddings`` is relative to ``data_root``, or begins with ``results/``: then a rule of the
+    workflow makes the tokens' file, and ``{run}`` in it stands for the name of the run.
+
+    Raises
+    ------
+    InputError
+        For a folder without the tokens' file of the sample.
+    """
+    given = config["model"]["embeddings"]
+    if given.startswith(RESULTS):
+        return {"tokens": f"{given.replace('{run}', config['run'])}/{sample}.h5ad"}
+    tokens, cells = (Path(config["data_root"], given, f"{sample}{end}") for end in (".h5ad", ".cells.h5ad"))
+    if not tokens.is_file():
+        note = f"; {cells} alone serves as units (tis.units with source obsm)" if cells.is_file() else ""
+        raise InputError(
+            f"{name}: key 'model.embeddings': found no file {tokens}, expected the embeddings of the "
+            f"tokens of sample {sample!r}{note}"
+        )
+    return {"tokens": str(tokens), **({"cells": str(cells)} if cells.is_file() else {})}
+
+
 def number_of_layers(config: Config, name: str = "configuration") -> int:
     """Return how many transformer layers the model has: from the checkpoint's args.json, or configured.
 
-    The configured number also stands for a checkpoint that is yet to be fetched.
+    The configured number also stands for a checkpoint that is yet to be fetched. How many layers files of
+    embeddings have is not read here: the largest number that there may be.
     """
+    if config["model"]["backend"] == FILES:
+        return MOST_LAYERS
     files = checkpoint_files(config, name)
     if not files or not Path(files[0]).is_file():
         return int(config["model"]["nlayers"])

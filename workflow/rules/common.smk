@@ -37,6 +37,12 @@ def load():
     steering_settings.check(arms)
     text_settings.check(arms[""])
     samples = settings.read_samples(config["samples"], settings.load_yaml(schemas / "samples.schema.yaml"))
+    for name, arm in arms.items():
+        if arm["model"]["backend"] == settings.FILES:
+            for sample in samples:
+                settings.embedding_files(
+                    arm, sample, f"configuration: arm {name!r}" if name else "configuration"
+                )
     if not config["simulate"]["enabled"]:
         for sample in samples.values():
             settings.sample_files(sample, config["data_root"], False, settings.fetched_files(config))
@@ -58,6 +64,9 @@ CONTROL_ARMS = [
     if override is not None and not spaces.serves_judge(ARMS, name)
 ]
 EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if override is not None]
+# Arms whose activations are another model's, read from files; all others run a model.
+FROM_FILES = [name for name, arm in ARMS.items() if arm["model"]["backend"] == settings.FILES]
+RUN_BY_MODEL = [name for name in ARMS if name not in FROM_FILES]
 DICTIONARY_NAMES = sorted(
     {d["name"] for arm in ARMS.values() for d in arm["dictionaries"] + arm["extras"]["frontier"]}
 )
@@ -75,6 +84,11 @@ TEXT_BASELINES = [text_settings.baseline(name) for name in TEXT_PROVIDERS]
 
 def choice(names):
     return "|".join(re.escape(str(name)) for name in names)
+
+
+def prefixes(names):
+    """Return a pattern of the folder prefixes of arms; one that matches nothing without arms."""
+    return f"({choice(f'arms/{name}/' if name else '' for name in names)})" if names else "(?!)"
 
 
 # {arm} is the folder prefix of an arm, empty for the main one: one set of rules serves all arms.
@@ -122,12 +136,12 @@ def at_samples(stage, pattern):
     return paths
 
 
-def setting(path, leave_out=None):
-    """Params function: the value at a key path in the configuration of the rule's arm, but for one key."""
+def setting(path, leave_out=()):
+    """Params function: the value at a key path in the configuration of the rule's arm, but for some keys."""
 
     def value(wildcards):
         found = settings.pick(ARMS[arm_name(wildcards)], path)
-        return {key: found[key] for key in found if key != leave_out} if leave_out else found
+        return {key: found[key] for key in found if key not in leave_out} if leave_out else found
 
     return value
 
@@ -346,6 +360,50 @@ def model_file(name):
     return path
 
 
+def embeddings_of_sample(wildcards):
+    """Input function: the files of a sample's embeddings, of tokens and, where there is one, of cells."""
+    files = settings.embedding_files(ARMS[arm_name(wildcards)], wildcards.sample)
+    return {"tokens": files["tokens"], **({"cell_states": files["cells"]} if "cells" in files else {})}
+
+
+def given_embeddings(names):
+    """Return the files of embeddings that a user placed, of some arms; no rule makes them."""
+    return [
+        path
+        for name in names
+        if name in FROM_FILES and not ARMS[name]["model"]["embeddings"].startswith(settings.RESULTS)
+        for sample in SAMPLES
+        for path in settings.embedding_files(ARMS[name], sample).values()
+    ]
+
+
+def dictionaries_of_model():
+    """Return the quality of the main arm's dictionaries inside the model; none where no model is run."""
+    return layered("dictionaries/{dictionary}/layer_{layer}/quality.json") if "" in RUN_BY_MODEL else []
+
+
+def compared_models():
+    """Return one entry per arm with a model of its own and layer: where its alignment and activations are.
+
+    The main arm, control arms, and those of extras whose activations are read from files.
+    """
+    names = ["", *CONTROL_ARMS, *(name for name in EXTRA_ARMS if name in FROM_FILES)]
+    return [
+        {
+            "arm": name or "main",
+            "backend": ARMS[name]["model"]["backend"],
+            "layer": layer,
+            **{
+                role: f"{arm_folder(name, 'alignment')}/alignment/{HEADLINE}/layer_{layer}/{file}"
+                for role, file in (("concepts", "concepts.parquet"), ("summary", "summary.json"))
+            },
+            "cfg": f"{arm_folder(name, 'dictionaries')}/dictionaries/{HEADLINE}/layer_{layer}/cfg.json",
+        }
+        for name in names
+        for layer in representation_layers(name, HEADLINE)
+    ]
+
+
 def samples_of_split(wildcards):
     """Params function: the samples that decide on a section's split; its own where blocks lie within it."""
     whole = setting("cells.blocks.unit")(wildcards) == "section"
@@ -429,7 +487,7 @@ def ontology_files(wildcards):
 
 def concept_settings(wildcards):
     """Params function: the settings of the concepts, without those of a service that is not asked."""
-    found = setting("ontology", leave_out="slim")(wildcards)
+    found = setting("ontology", leave_out=["slim"])(wildcards)
     return {key: found[key] for key in found if key != "gprofiler" or found["source"] == "gprofiler"}
 
 
@@ -469,7 +527,7 @@ def report_index():
                 folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
                 entry["training"] = f"{folder}/training.parquet"
                 entry["metrics"] = f"{folder}/metrics.json"
-                if not name:
+                if not name and "" in RUN_BY_MODEL:
                     entry["quality"] = f"{folder}/quality.json"
                 if not name and representation in aligned:
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
@@ -1036,6 +1094,7 @@ def given_files():
         for ontology in ontologies
         for role in settings.ONTOLOGY_FILES[ontology["source"]]
     ]
+    found += given_embeddings(names)
     for name in names:
         found += settings.checkpoint_files(ARMS[name])
         for dictionary in ARMS[name]["dictionaries"]:

@@ -82,7 +82,7 @@ rule ingest:
         pixel_size_um=section("pixel_size_um"),
         cell_types_column=cell_types_column,
         shards=section("shards"),
-        cells=setting("cells", leave_out="genes"),
+        cells=setting("cells", leave_out=["genes"]),
         seed=config["seed"],
     script:
         "../../scripts/ingest.py"

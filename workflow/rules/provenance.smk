@@ -35,7 +35,9 @@ rule record_provenance:
 use rule record_provenance as record_extras_provenance with:
     input:
         results=EXTRA_TARGETS,
-        given=list(dict.fromkeys([*given_files(), *given_texts(), *given_systems()])),
+        given=list(
+            dict.fromkeys([*given_files(), *given_embeddings(EXTRA_ARMS), *given_texts(), *given_systems()])
+        ),
         environment_files=sorted(str(path) for path in Path("envs").glob("*.yaml")),
         code=lib("job", "store", "provenance"),
     output:

@@ -136,7 +136,7 @@ if FRONTIER:
             ],
             quality=[
                 f"{RUN}/dictionaries/{point['dictionary']}/layer_{point['layer']}/quality.json"
-                for point in frontier_points()
+                for point in (frontier_points() if "" in RUN_BY_MODEL else [])
             ],
             alignment=[
                 f"{RUN}/alignment/{point['dictionary']}/layer_{point['layer']}/summary.json"

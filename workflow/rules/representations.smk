@@ -3,7 +3,8 @@
 BASELINE_FOLDER = f"{RUN}/features/{{baseline}}/layer_{{layer}}"
 ACTIVATION_BASELINES = [name for name in BASELINES if name in ("pca", "nmf", "random")]
 GENE_BASELINES = [name for name in BASELINES if name not in ACTIVATION_BASELINES]
-USED_BASELINES = config["baselines"]["names"]
+# Static embeddings of genes are a model's, which is not there where its activations come from files.
+USED_BASELINES = [name for name in config["baselines"]["names"] if name != "static" or "" in RUN_BY_MODEL]
 
 
 checkpoint choose_layer:
@@ -195,6 +196,35 @@ rule diff_concepts:
         other="{other}",
     script:
         "../../scripts/diff_concepts.py"
+
+
+MODELS_TABLE = f"{RUN}/models.tsv"
+COMPARED_MODELS = compared_models()
+
+
+rule compare_models:
+    input:
+        concepts=[entry["concepts"] for entry in COMPARED_MODELS],
+        summaries=[entry["summary"] for entry in COMPARED_MODELS],
+        cfgs=[entry["cfg"] for entry in COMPARED_MODELS],
+        code=lib("job", "store", "models"),
+    output:
+        models=MODELS_TABLE,
+    log:
+        f"{RUN}/logs/compare_models.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_models.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(1500),
+        runtime=minutes(10),
+    params:
+        models=[{key: entry[key] for key in ("arm", "backend", "layer")} for entry in COMPARED_MODELS],
+        seed=config["seed"],
+    script:
+        "../../scripts/compare_models.py"
 
 
 DIFF_TARGETS = [

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from interptfm import config as config_module
 from interptfm.errors import InputError
 
 Config = dict[str, Any]
@@ -50,6 +51,11 @@ def run_files(main: Config, run: str, model: Sequence[str]) -> dict[str, Any]:
         Without a file to annotate, for one that is not there or is the run's own, and where the run lacks a
         file: nothing of it is ever made for an annotation.
     """
+    if main["model"]["backend"] == config_module.FILES:
+        raise InputError(
+            f"configuration: key 'model.backend': found {config_module.FILES}, expected a model that runs on "
+            "the cells to annotate"
+        )
     query = query_file(main)
     if query is None:
         raise InputError(

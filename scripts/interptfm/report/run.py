@@ -75,6 +75,7 @@ class Run:
     gene_text: GeneText | None = None
     systems: pd.DataFrame | None = None
     mofa: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    models: pd.DataFrame | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -142,8 +143,8 @@ def read(
     qc_figures: Sequence[str],
     query: str,
     terms: str,
-    model_metrics: str,
-    model_training: str,
+    model_metrics: str | None,
+    model_training: str | None,
     recovery_files: Sequence[str] = (),
     curve: str | None = None,
     headline: str | None = None,
@@ -162,6 +163,7 @@ def read(
     gene_text: GeneText | None = None,
     systems: str | None = None,
     mofa: Sequence[str] = (),
+    models: str | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """Read a run's tables.
@@ -199,6 +201,10 @@ def read(
         Table of the other systems, those that were skipped among them.
     mofa
         Tables of MOFA+: variance explained, and one view told from another.
+    models
+        Table of the models of all arms.
+    model_metrics, model_training
+        None where activations are read from files.
 
     Raises
     ------
@@ -240,8 +246,8 @@ def read(
         },
         query=store.read_json(query),
         terms=store.read_table(terms),
-        model_metrics=store.read_json(model_metrics),
-        model_training=store.read_table(model_training),
+        model_metrics=store.read_json(model_metrics) if model_metrics else {"kind": "files"},
+        model_training=store.read_table(model_training) if model_training else pd.DataFrame(),
         entries=entries,
         recovery=found,
         curve=store.read_table(curve) if curve else None,
@@ -258,6 +264,7 @@ def read(
         gene_text=gene_text,
         systems=store.read_table(systems).fillna("") if systems else None,
         mofa=(store.read_table(mofa[0]), store.read_table(mofa[1])) if mofa else None,
+        models=store.read_table(models) if models else None,
         provenance=dict(provenance or {}),
     )
 

@@ -161,8 +161,12 @@ def _quality(
 def _origin(activations: Sequence[str | Path], layer: int, tokens: str) -> dict[str, Any]:
     """Return where activations come from: hook, and what all files must agree on."""
     found: dict[str, dict[Any, Path]] = {"model": {}, "genes": {}, "mode": {}}
+    hook, name = f"transformer_encoder.layers.{layer}.norm2", "scgpt"
     for path in activations:
         with store.open_activations(path) as opened:
+            # Of a model that was run elsewhere its name is all that is known.
+            if "model_name" in opened.attributes:
+                hook, name = f"layer_{layer}", opened.attributes["model_name"]
             for key, values in found.items():
                 values.setdefault(opened.attributes.get(key), Path(path))
     for key, values in found.items():
@@ -171,12 +175,12 @@ def _origin(activations: Sequence[str | Path], layer: int, tokens: str) -> dict[
             raise InputError(f"{second}: found {key} {other!r}, expected {one!r} as in {first}")
     model, genes, mode = (next(iter(values)) for values in found.values())
     return {
-        "model_name": "scgpt",
+        "model_name": name,
         "model_digest": model,
         "genes": genes,
         "tokeniser_mode": mode,
         "layer": layer,
-        "hook_name": f"transformer_encoder.layers.{layer}.norm2",
+        "hook_name": hook,
         "tokens": tokens,
     }
 

@@ -18,12 +18,19 @@ SIMULATED, CELLS = "simulated", "cells"
 def layer(main: Config) -> int | None:
     """Return the layer that is steered; None where ``first`` finds no extracted layer before the last.
 
-    Nothing reads gene tokens after the last layer. InputError where a layer that is named is not extracted,
-    or is the last.
+    Nothing reads gene tokens after the last layer, and no model runs where activations come from files.
+    InputError where a layer that is named is not extracted, or is the last, or there is no model.
     """
     extracted = config_module.layers(main)
     last = config_module.number_of_layers(main) - 1
     chosen = main["steering"]["layer"]
+    if main["model"]["backend"] == config_module.FILES:
+        if chosen != "first":
+            raise InputError(
+                f"configuration: key 'steering.layer': found {chosen}, expected first, since with "
+                f"model.backend {config_module.FILES} no model is run and nothing can be steered"
+            )
+        return None
     if chosen == "first":
         return extracted[0] if extracted[0] != last else None
     found = int(chosen)

@@ -17,6 +17,7 @@ from interptfm.report.sections.dictionary_quality import dictionary_quality
 from interptfm.report.sections.evidence import evidence
 from interptfm.report.sections.gene_text import gene_text
 from interptfm.report.sections.microenvironments import interpretability, microenvironments
+from interptfm.report.sections.models import models
 from interptfm.report.sections.overview import overview
 from interptfm.report.sections.probes import probes
 from interptfm.report.sections.reading import reading
@@ -34,6 +35,7 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     dictionary_quality,
     alignment,
     representations,
+    models,
     reading,
     recovery,
     interpretability,

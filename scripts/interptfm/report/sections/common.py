@@ -14,6 +14,7 @@ KINDS = {
     "trained in place": "a small scGPT trained in place on these cells, not a published checkpoint",
     "random": "an untrained scGPT: all weights random",
     "svd_only": "an untrained scGPT whose gene embeddings are the SVD loadings of the expression",
+    "files": "one that was run elsewhere, its hidden states read from files",
 }
 
 COMPARED = {

@@ -53,6 +53,12 @@ def quality(run: Run) -> Section:
 def model(run: Run) -> Section:
     """The model: its kind, its training and its error against predictors without a transformer."""
     metrics = run.model_metrics
+    if "validation" not in metrics:
+        prose = (
+            f"The model is {model_kind(metrics)} ({run.config['model']['embeddings']}). What needs a model "
+            "that runs (its errors, loss recovered, static gene embeddings, steering) is left out."
+        )
+        return Section("Model", [prose])
     held_out = metrics["validation"]
     baselines = {
         "gene mean": held_out["baseline_error"]["gene_mean"],
