@@ -23,6 +23,8 @@ LATER = (
     "diff/",
     "frontier.tsv",
     "extras",
+    "models.tsv",
+    "second_model/",
     "recovery/curve.tsv",
     "provenance_extras",
 )

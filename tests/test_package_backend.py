@@ -163,7 +163,7 @@ def test_the_workflow_plans_with_it(project, tmp_path):
     )
     assert found["scgpt"]["extract"] == 6 and "build_model" not in found["scgpt"]
     assert found["python"] == found["scgpt"]
-    assert "arm 'untrained': found the key 'model.backend', which an arm cannot change" in found["arm"]
+    assert "arm 'untrained': key 'model.backend': found 'scgpt', expected 'interptfm' as in" in found["arm"]
 
 
 @installed

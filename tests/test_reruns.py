@@ -392,6 +392,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
 ELSEWHERE = {
     *("run", "samples", "data_root", "simulate.enabled", "fetch.enabled", "model.checkpoint"),
     "crosstalk.features.layer",  # which layer is chosen is no constant
+    "model.embeddings",  # with backend files only: test_embeddings.py
     # Another architecture has other keys; the first dictionary is of gene tokens.
     "activations.gene_tokens",  # off, it is an error in any arm but that of a judge
     # One value each so far.
@@ -470,6 +471,10 @@ EDITS: dict[str, set[str]] = {
     "passes.py": set(),
     "spaces.py": set(),
     "reproduce.py": set(),
+    # Of extras, or of a run whose activations come from files.
+    "embeddings.py": set(),
+    "second_model.py": set(),
+    "models.py": set(),
 }
 
 
