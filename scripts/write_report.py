@@ -78,7 +78,7 @@ def main(snakemake):
             frontier=given.get("frontier") or None,
             systems=given.get("systems") or None,
             mofa=report.listed(given.get("mofa", [])),
-            models=given.get("models") or None,
+            models=next(iter(report.listed(given.get("models", []))), None),
             **later(given, params),
             atlas=params.atlas,
             provenance=job.provenance(snakemake),

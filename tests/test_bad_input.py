@@ -248,6 +248,23 @@ class Attack:
         return open, (str(self.path), "w")
 
 
+def embedded(cell="s:1_1", gene="A", layer=0):
+    """Convert the states of two tokens that another model left."""
+
+    def broken(folder):
+        from interptfm import embeddings
+
+        names = [str(cell), "s:1_2"]
+        parts = [{layer: np.zeros((2, 4), np.float32)}]
+        path = folder / "s.h5ad"
+        embeddings.write_tokens(path, np.arange(2), np.arange(2), names, [gene, "B"], [layer], 4, parts)
+        counts, everyone = sparse.csr_matrix(np.ones((2, 2), np.float32)), np.ones(2, bool)
+        cells = ["s:1_1", "s:1_2"]
+        embeddings.convert(folder / "x.zarr.zip", path, None, counts, ["A", "B"], cells, everyone, [0])
+
+    return broken
+
+
 def shard(symbols=None, layers=(0,), values=None, **options):
     """Extract activations of two cells with a small random model."""
 
@@ -626,6 +643,11 @@ CASES: list[tuple[str, str, object, str]] = [
      model(weights(lambda w: w["encoder.enc_norm.weight"].fill_(torch.nan))),
      "{folder}/model/best_model.pt: key encoder.enc_norm.weight (torch.float32) must hold finite real "
      "numbers"),
+    ("embeddings", "a cell that is not there", embedded(cell="mine"),
+     "{folder}/s.h5ad: found 1 cells such as 'mine', expected names of the cells file of the sample, such as "
+     "'s:1_1'"),
+    ("embeddings", "a layer that is not there", embedded(layer=7),
+     "{folder}/s.h5ad: found layer_7 in obsm, expected 'layer_0' (activations.layers)"),
     ("activations", "foreign gene names", shard(symbols=["ENSG1", "ENSG2", "ENSG3"]),
      "vocabulary: 0 of 3 genes found, expected at least 50%; the data names genes like ENSG1, ENSG2, "
      "ENSG3, the vocabulary like GENE0, GENE1, GENE2, GENE3"),

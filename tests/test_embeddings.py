@@ -493,12 +493,20 @@ def test_a_run_of_files_plans_what_needs_no_model(project, tmp_path):
         (place / f"{sample}.h5ad").touch()
     tiny = settings.load_yaml(project / "tests/tiny.yaml")
     model = {**tiny["model"], "backend": "files", "embeddings": "theirs"}
-    mine = {**tiny, "model": model, "arms": dict.fromkeys(tiny["arms"])}
+    steering = {**tiny["steering"], "layer": "first"}
+    mine = {**tiny, "model": model, "steering": steering, "arms": dict.fromkeys(tiny["arms"])}
     (tmp_path / "files.yaml").write_text(yaml.safe_dump(mine))
     (place / "section_2.h5ad").rename(place / "elsewhere.h5ad")
     missing = plans(project, {"one": {"configs": [str(tmp_path / "files.yaml")]}})["one"]
     assert "theirs/section_2.h5ad, expected the embeddings of the tokens of sample 'section_2'" in missing
     (place / "elsewhere.h5ad").rename(place / "section_2.h5ad")
+    arm = {"model": {"backend": "files", "embeddings": "theirs"}, "activations": {"layers": [5]}}
+    beside = {**tiny, "arms": {**tiny["arms"], "theirs": {**arm, "dictionaries": {"layers": "all"}}}}
+    (tmp_path / "beside.yaml").write_text(yaml.safe_dump(beside))
+    plan = plans(project, {"one": {"configs": [str(tmp_path / "beside.yaml")]}})["one"]
+    assert isinstance(plan, dict), plan
+    assert plan["convert_embeddings"] == 2 and plan["train_dictionary"] == 1
+    assert plan["compare_control_models"] == 1 and not {"extract", "build_model"} & set(plan)
     cases = {
         name: {"configs": [str(tmp_path / "files.yaml")], "targets": [name]} for name in ("all", "extras")
     }

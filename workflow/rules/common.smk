@@ -382,12 +382,8 @@ def dictionaries_of_model():
     return layered("dictionaries/{dictionary}/layer_{layer}/quality.json") if "" in RUN_BY_MODEL else []
 
 
-def compared_models():
-    """Return one entry per arm with a model of its own and layer: where its alignment and activations are.
-
-    The main arm, control arms, and those of extras whose activations are read from files.
-    """
-    names = ["", *CONTROL_ARMS, *(name for name in EXTRA_ARMS if name in FROM_FILES)]
+def compared_models(names):
+    """Return one entry per arm and layer: where the alignment of its first dictionary is, of main and these arms."""
     return [
         {
             "arm": name or "main",
@@ -399,9 +395,20 @@ def compared_models():
             },
             "cfg": f"{arm_folder(name, 'dictionaries')}/dictionaries/{HEADLINE}/layer_{layer}/cfg.json",
         }
-        for name in names
+        for name in ("", *names)
         for layer in representation_layers(name, HEADLINE)
     ]
+
+
+def models_input(entries):
+    """Return the inputs of the table of models, by role."""
+    files = {"concepts": "concepts", "summaries": "summary", "cfgs": "cfg"}
+    return {role: [entry[key] for entry in entries] for role, key in files.items()}
+
+
+def models_params(entries):
+    """Return what the table of models says of its rows."""
+    return [{key: entry[key] for key in ("arm", "backend", "layer")} for entry in entries]
 
 
 def samples_of_split(wildcards):

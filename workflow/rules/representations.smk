@@ -198,18 +198,20 @@ rule diff_concepts:
         "../../scripts/diff_concepts.py"
 
 
-MODELS_TABLE = f"{RUN}/models.tsv"
-COMPARED_MODELS = compared_models()
+# Models beside one another: of the main and the control arms where one of these is read from files, and, for
+# extras, of those of extras, too.
+CONTROL_MODELS = compared_models(CONTROL_ARMS)
+ALL_MODELS = compared_models([*CONTROL_ARMS, *(name for name in EXTRA_ARMS if name in FROM_FILES)])
+CONTROL_MODELS_TABLE = [f"{RUN}/alignment/models.tsv"] if {*CONTROL_ARMS} & {*FROM_FILES} else []
+MODELS_TABLE = [f"{RUN}/models.tsv"] if FROM_FILES else []
 
 
 rule compare_models:
     input:
-        concepts=[entry["concepts"] for entry in COMPARED_MODELS],
-        summaries=[entry["summary"] for entry in COMPARED_MODELS],
-        cfgs=[entry["cfg"] for entry in COMPARED_MODELS],
+        **models_input(ALL_MODELS),
         code=lib("job", "store", "models"),
     output:
-        models=MODELS_TABLE,
+        models=f"{RUN}/models.tsv",
     log:
         f"{RUN}/logs/compare_models.log",
     benchmark:
@@ -221,10 +223,25 @@ rule compare_models:
         mem_mb=memory(1500),
         runtime=minutes(10),
     params:
-        models=[{key: entry[key] for key in ("arm", "backend", "layer")} for entry in COMPARED_MODELS],
+        models=models_params(ALL_MODELS),
         seed=config["seed"],
     script:
         "../../scripts/compare_models.py"
+
+
+use rule compare_models as compare_control_models with:
+    input:
+        **models_input(CONTROL_MODELS),
+        code=lib("job", "store", "models"),
+    output:
+        models=f"{RUN}/alignment/models.tsv",
+    log:
+        f"{RUN}/logs/compare_control_models.log",
+    benchmark:
+        f"{RUN}/benchmarks/compare_control_models.tsv"
+    params:
+        models=models_params(CONTROL_MODELS),
+        seed=config["seed"],
 
 
 DIFF_TARGETS = [
