@@ -234,8 +234,9 @@ def _tables(found: Crosstalk, names: dict[str, str], max_q: float) -> list[Table
         Table("crosstalk-rates",
         "Share of tests with p < 0.05 under each null. Where nothing communicates it "
               "should be 5 %; a null with far more calls types, depth or smoothness communication.",
-              pd.DataFrame(rates), {"level": "Level", "null": "Null", "share": "p < 0.05", "n": "Tests"},
-              rows=40),
+              # Without a concept that has an activity there is no test, hence no row.
+              pd.DataFrame(rates, columns=["level", "null", "share", "n"]),
+              {"level": "Level", "null": "Null", "share": "p < 0.05", "n": "Tests"}, rows=40),
         Table("crosstalk-shares",
         "Channels: share of the score within and across compartments, beside that of "
               "the edges' weights; Moran's I.", channels,
