@@ -473,7 +473,8 @@ def test_files_keep_the_cells_and_name_the_concepts(two, tmp_path):
 
 def test_the_features_of_crosstalk_are_of_a_dictionary_that_is_there():
     config = {
-        "activations": {"layers": [0, 1, 2]}, "model": {"checkpoint": None, "init": "trained", "nlayers": 3},
+        "activations": {"layers": [0, 1, 2]},
+        "model": {"backend": "interptfm", "checkpoint": None, "init": "trained", "nlayers": 3},
         "dictionaries": [{"name": "main", "tokens": "gene", "layers": [0, 1]},
                          {"name": "late", "tokens": "gene", "layers": [2]},
                          {"name": "cells", "tokens": "cls", "layers": "all"}],

@@ -351,7 +351,7 @@ CHANGES: dict[str, tuple[object, set[str]]] = {
     "gene_text.providers": ([{"name": "words", "kind": "tfidf", "words": 1}], set()),
     "gene_text.cells.forms": (["weighted"], set()),
     "gene_text.cells.genes": (20, set()),
-    "gene_text.representations": ([{"name": "scvi", "path": "{sample}.h5ad", "key": "X_scVI"}], set()),
+    "gene_text.representations": ([{"name": "other", "path": "{sample}.h5ad", "key": "X"}], set()),
     "gene_text.split.by": ("section", set()),
     "gene_text.split.folds": (3, set()),
     "gene_text.min_cells": (20, set()),

@@ -198,7 +198,7 @@ rule compare_spaces:
         tis=[f"{LATENT}/tis/{TIS_TABLES['summary']}"]
         + [f"{RUN}/tis/{units}/layer_{layer}/{TIS_TABLES['summary']}" for units, layer in SCORED_UNITS],
         agreement=[LATENT_REGIONS["agreement"], REGION_FILES["agreement"]],
-        code=lib("job", "store", "comparators.representations", "comparators.status"),
+        code=lib("job", "store", "comparators.representations", "comparators.status", "tis.units"),
     output:
         table=f"{LATENT}/scored.tsv",
         summary=f"{LATENT}/scored.json",
