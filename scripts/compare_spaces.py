@@ -14,7 +14,7 @@ def main(snakemake):
         given, params, output = snakemake.input, snakemake.params, snakemake.output
         origin = job.provenance(snakemake)
         parts = [representations.unit_scores(store.read_json(path)) for path in listed(given.tis)]
-        headline = representations.headline(pd.concat(parts))
+        headline = representations.headline(pd.concat(parts), params.system)
         for name, layer, path in zip(params.called, params.called_layers, given.agreement, strict=True):
             parts.append(representations.compartment_scores(name, layer, store.read_table(path)))
         store.write_table(output.table, pd.concat(parts, ignore_index=True), provenance=origin)

@@ -103,14 +103,14 @@ def test_units_of_all_spaces_stand_side_by_side_with_their_controls():
     """A space of types alone cannot be matched by type: no row instead of a number."""
     parts = [
         representations.unit_scores(summary("scvi", 0, units=0.7, shuffled=0.5)),
-        representations.unit_scores(summary("cls", 3, units=0.8, shuffled=None)),
+        representations.unit_scores(summary("cls", 0, units=0.8, shuffled=None)),
     ]
     table = pd.concat(parts, ignore_index=True)
     assert list(table.columns) == list(representations.COLUMNS)
     matched = table[table["measure"] == representations.MATCHED]
     assert matched[["representation", "layer", "group", "value"]].to_numpy().tolist() == [
-        ["scvi", 0, "units", 0.7], ["scvi", 0, "shuffled", 0.5], ["cls", 3, "units", 0.8]
+        ["scvi", 0, "units", 0.7], ["scvi", 0, "shuffled", 0.5], ["cls", 0, "units", 0.8]
     ]  # fmt: skip
-    assert representations.headline(table) == (
-        "mean TIS of units within cell type and depth: cls layer 3 0.800, scvi 0.700"
+    assert representations.headline(table, "scvi") == (
+        "mean TIS of units within cell type and depth: cls layer 0 0.800, scvi 0.700"
     )

@@ -38,11 +38,14 @@ def compartment_scores(name: str, layer: int, agreement: pd.DataFrame) -> pd.Dat
     )[list(COLUMNS)]  # fmt: skip
 
 
-def headline(table: pd.DataFrame) -> str:
-    """Return the mean TIS of every space's units within cell type and depth, best first, in words."""
+def headline(table: pd.DataFrame, latent: str) -> str:
+    """Return the mean TIS of every space's units within cell type and depth, best first, in words.
+
+    ``latent`` is the space that has no layers.
+    """
     found = table[(table["measure"] == MATCHED) & (table["group"] == "units")]
     found = found.sort_values("value", ascending=False, kind="stable")
     return "mean TIS of units within cell type and depth: " + ", ".join(
-        f"{row.representation}{f' layer {row.layer}' if row.layer else ''} {row.value:.3f}"
+        f"{row.representation}{'' if row.representation == latent else f' layer {row.layer}'} {row.value:.3f}"
         for row in found.itertuples()
     )
