@@ -67,6 +67,7 @@ EXTRA_ARMS = [name for name, override in config["extras"]["arms"].items() if ove
 # Arms whose activations are another model's, read from files; all others run a model.
 FROM_FILES = [name for name, arm in ARMS.items() if arm["model"]["backend"] == settings.FILES]
 RUN_BY_MODEL = [name for name in ARMS if name not in FROM_FILES]
+MODEL_IS_RUN = "" in RUN_BY_MODEL
 DICTIONARY_NAMES = sorted(
     {d["name"] for arm in ARMS.values() for d in arm["dictionaries"] + arm["extras"]["frontier"]}
 )
@@ -93,7 +94,7 @@ def prefixes(names):
 
 # {arm} is the folder prefix of an arm, empty for the main one: one set of rules serves all arms.
 wildcard_constraints:
-    arm=f"({choice(f'arms/{name}/' for name in ARMS if name)}|)" if len(ARMS) > 1 else "()",
+    arm=prefixes(ARMS),
     sample=choice(SAMPLES),
     shard=r"\d+",
     other=choice([name for name in ARMS if name]) if len(ARMS) > 1 else "()",
@@ -379,7 +380,7 @@ def given_embeddings(names):
 
 def dictionaries_of_model():
     """Return the quality of the main arm's dictionaries inside the model; none where no model is run."""
-    return layered("dictionaries/{dictionary}/layer_{layer}/quality.json") if "" in RUN_BY_MODEL else []
+    return layered("dictionaries/{dictionary}/layer_{layer}/quality.json") if MODEL_IS_RUN else []
 
 
 def compared_models(names):
@@ -534,7 +535,7 @@ def report_index():
                 folder = f"{arm_folder(name, 'dictionaries')}/dictionaries/{place}"
                 entry["training"] = f"{folder}/training.parquet"
                 entry["metrics"] = f"{folder}/metrics.json"
-                if not name and "" in RUN_BY_MODEL:
+                if not name and MODEL_IS_RUN:
                     entry["quality"] = f"{folder}/quality.json"
                 if not name and representation in aligned:
                     entry["top_tokens"] = f"{RUN}/features/{place}/top_tokens.parquet"
@@ -1146,7 +1147,7 @@ def given_texts():
     found += [ncbi_texts()] if block["texts"] == text_settings.NCBI else []
     for each in block["representations"]:
         found += text_settings.obsm_files(config, each["path"], list(SAMPLES))
-    return [path for path in dict.fromkeys(found) if not path.startswith(text_settings.RESULTS)]
+    return [path for path in dict.fromkeys(found) if not path.startswith(settings.RESULTS)]
 
 
 def python_of_rule():

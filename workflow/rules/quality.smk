@@ -136,7 +136,7 @@ if FRONTIER:
             ],
             quality=[
                 f"{RUN}/dictionaries/{point['dictionary']}/layer_{point['layer']}/quality.json"
-                for point in (frontier_points() if "" in RUN_BY_MODEL else [])
+                for point in (frontier_points() if MODEL_IS_RUN else [])
             ],
             alignment=[
                 f"{RUN}/alignment/{point['dictionary']}/layer_{point['layer']}/summary.json"

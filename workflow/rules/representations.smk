@@ -4,7 +4,7 @@ BASELINE_FOLDER = f"{RUN}/features/{{baseline}}/layer_{{layer}}"
 ACTIVATION_BASELINES = [name for name in BASELINES if name in ("pca", "nmf", "random")]
 GENE_BASELINES = [name for name in BASELINES if name not in ACTIVATION_BASELINES]
 # Static embeddings of genes are a model's, which is not there where its activations come from files.
-USED_BASELINES = [name for name in config["baselines"]["names"] if name != "static" or "" in RUN_BY_MODEL]
+USED_BASELINES = [name for name in config["baselines"]["names"] if name != "static" or MODEL_IS_RUN]
 
 
 checkpoint choose_layer:

@@ -133,7 +133,7 @@ def predictions(
                     for _ in range(settings["permutations"])
                 ]
             )
-            p = float(stats.permutation_p(np.array([share]), null[:, None])[0])
+            p = float(stats.permutation_p(share, null))
             high = float(np.quantile(null, stats.INTERVAL[1]))
             found.append(
                 (views[a].name, views[b].name, shuffled, derived, share, float(lo), float(hi), null.mean(),

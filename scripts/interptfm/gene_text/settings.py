@@ -18,8 +18,6 @@ ONTOLOGY, NCBI = "ontology", "ncbi"
 WEIGHTED, SENTENCE, PERMUTED = "weighted", "sentence", "permuted"
 FORMS = (WEIGHTED, SENTENCE, PERMUTED)
 PCA = "pca"
-RESULTS = "results/"
-"""Beginning of a path that a rule makes, which is relative to the project and not to ``data_root``."""
 JUDGE = "gene_text:"
 """Prefix of ``tis.embedding`` that names a provider instead of a file."""
 
@@ -96,7 +94,7 @@ def obsm_files(config: Config, path: str, samples: list[str]) -> list[str]:
 
     ``path`` is relative to ``data_root``, or begins with ``results/``: then a rule of the workflow makes it.
     """
-    place = path if path.startswith(RESULTS) else str(Path(config["data_root"], path))
+    place = path if path.startswith(config_module.RESULTS) else str(Path(config["data_root"], path))
     return list(dict.fromkeys(place.replace("{sample}", sample) for sample in samples))
 
 
